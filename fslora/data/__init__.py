@@ -1,0 +1,22 @@
+"""Data: text sources, tokens, and the partition over devices."""
+
+from __future__ import annotations
+
+from fslora.data.corpus import Corpus, DataError, Document
+from fslora.data.dataset import Dataset, Examples, tokenize
+from fslora.data.partition import Shards, partition
+from fslora.data.stdlib import load_stdlib
+from fslora.data.tables import load_table
+
+__all__ = [
+    "Corpus",
+    "DataError",
+    "Dataset",
+    "Document",
+    "Examples",
+    "Shards",
+    "load_stdlib",
+    "load_table",
+    "partition",
+    "tokenize",
+]

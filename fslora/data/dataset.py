@@ -1,0 +1,150 @@
+"""Tokens ready for training: arrays of equal-width examples, with their true lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fslora.data.corpus import Corpus, DataError, Document
+from fslora.data.tokens import Tokenizer
+from fslora.tasks import Task
+
+#: A sequence needs two tokens before one of them can be predicted.
+_SHORTEST = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """n examples of at most L tokens, padded on the right.
+
+    Parameters
+    ----------
+    tokens
+        (n, L) token numbers.
+    length
+        (n,) tokens that are not padding.
+    predicted_bytes
+        (n,) bytes of text behind the tokens that a causal model predicts (all but the first).
+    group
+        (n,) natural origin, an index into `Dataset.group_names`.
+    label
+        (n,) class, an index into `Dataset.label_names`, or -1.
+    """
+
+    tokens: NDArray[np.int64]
+    length: NDArray[np.int64]
+    predicted_bytes: NDArray[np.int64]
+    group: NDArray[np.int64]
+    label: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Training and held-out examples of one task.
+
+    Parameters
+    ----------
+    task
+        `causal-lm` or `classification`.
+    train, held_out
+        The two parts.
+    group_names, label_names
+        What `Examples.group` and `Examples.label` index.
+    sha256
+        Hash of the text the examples came from.
+    """
+
+    task: Task
+    train: Examples
+    held_out: Examples
+    group_names: tuple[str, ...]
+    label_names: tuple[str, ...]
+    sha256: str
+
+
+def tokenize(
+    corpus: Corpus, tokenizer: Tokenizer, task: Task, length: int, held_out_per_group: int
+) -> Dataset:
+    """Cut a corpus into examples of at most `length` tokens.
+
+    Running text is cut into chunks of exactly `length`; other documents are cut off there.
+
+    Parameters
+    ----------
+    corpus, tokenizer, task
+        What to cut, by which tokens, for which task.
+    length
+        Tokens per example, at least 2.
+    held_out_per_group
+        Held-out examples kept per group, evenly spaced over what there is.
+
+    Raises
+    ------
+    DataError
+        If nothing is left to train on or to evaluate, or classes are missing where the task
+        needs them.
+    """
+    if task == "classification" and len(corpus.label_names) < 2:
+        raise DataError("classification needs labelled data of at least two classes")
+    train = _examples(corpus.train, corpus.continuous, tokenizer, length)
+    everything = _examples(corpus.held_out, corpus.continuous, tokenizer, length)
+    held_out = _spread(everything, held_out_per_group)
+    for name, part in (("training", train), ("held-out", held_out)):
+        if len(part) == 0:
+            raise DataError(f"no {name} example of at least two tokens; give more text")
+    return Dataset(
+        task, train, held_out, corpus.group_names, corpus.label_names, corpus.sha256()
+    )
+
+
+def _examples(
+    documents: Sequence[Document], continuous: bool, tokenizer: Tokenizer, length: int
+) -> Examples:
+    pieces = _chunks(documents, tokenizer, length) if continuous else (
+        (*tokenizer.example(document.text, length), document) for document in documents
+    )
+    kept = [piece for piece in pieces if len(piece[0]) >= _SHORTEST]
+    tokens = np.full((len(kept), length), tokenizer.pad_token, dtype=np.int64)
+    for row, (ids, _, _) in zip(tokens, kept, strict=True):
+        row[: len(ids)] = ids
+    return Examples(
+        tokens=tokens,
+        length=np.array([len(ids) for ids, _, _ in kept], dtype=np.int64),
+        predicted_bytes=np.array([size[1:].sum() for _, size, _ in kept], dtype=np.int64),
+        group=np.array([document.group for *_, document in kept], dtype=np.int64),
+        label=np.array(
+            [-1 if document.label is None else document.label for *_, document in kept],
+            dtype=np.int64,
+        ),
+    )
+
+
+def _chunks(
+    documents: Iterable[Document], tokenizer: Tokenizer, length: int
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Document]]:
+    for document in documents:
+        tokens, size = tokenizer.running(document.text)
+        for start in range(0, len(tokens) - length + 1, length):
+            yield tokens[start : start + length], size[start : start + length], document
+
+
+def _spread(examples: Examples, per_group: int) -> Examples:
+    keep = []
+    for group in np.unique(examples.group):
+        members = np.flatnonzero(examples.group == group)
+        count = min(per_group, len(members))
+        keep.append(members[np.linspace(0, len(members) - 1, count).astype(np.int64)])
+    rows = np.concatenate(keep) if keep else np.zeros(0, dtype=np.int64)
+    return Examples(
+        examples.tokens[rows],
+        examples.length[rows],
+        examples.predicted_bytes[rows],
+        examples.group[rows],
+        examples.label[rows],
+    )

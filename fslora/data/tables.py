@@ -1,0 +1,123 @@
+"""Labelled or plain text from a CSV or JSONL file, or from the `datasets` library."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fslora.data.corpus import Corpus, DataError, Document, every_nth
+
+#: Without a held-out file, every eighth document of each group is held out.
+HELD_OUT_EVERY = 8
+
+
+def load_table(
+    source: str,
+    text_column: str,
+    label_column: str | None,
+    group_column: str | None,
+    held_out: str | None,
+) -> Corpus:
+    """Read documents from `source`.
+
+    Parameters
+    ----------
+    source
+        Path of a `.csv` or `.jsonl` file, or `datasets:NAME`, whose `train` split is read.
+    text_column, label_column, group_column
+        Names of the columns; a document's group is its label where no group column is named.
+    held_out
+        A second file, or the name of a split, to evaluate on; by default every eighth document
+        of each group is set aside.
+
+    Raises
+    ------
+    DataError
+        If the file or a column is missing or a row cannot be read.
+    """
+    columns = text_column, label_column, group_column
+    rows = list(_documents(source, "train", *columns))
+    later = [] if held_out is None else list(_documents(source, held_out, *columns))
+    labels = tuple(sorted({label for _, label, _ in rows + later if label is not None}))
+    groups = tuple(sorted({group for *_, group in rows + later}))
+    unseen = {label for _, label, _ in later} - {label for _, label, _ in rows}
+    if unseen:
+        raise DataError(f"held-out label '{min(map(str, unseen))}' never occurs in training")
+    label_number = {label: number for number, label in enumerate(labels)}
+    group_number = {group: number for number, group in enumerate(groups)}
+
+    def numbered(part: list[tuple[str, str | None, str]]) -> list[Document]:
+        return [
+            Document(text, group_number[group], None if label is None else label_number[label])
+            for text, label, group in part
+        ]
+
+    if held_out is None:
+        train, apart = every_nth(numbered(rows), HELD_OUT_EVERY)
+    else:
+        train, apart = numbered(rows), numbered(later)
+    return Corpus(tuple(train), tuple(apart), groups, labels, continuous=False)
+
+
+def _documents(
+    source: str,
+    split: str,
+    text_column: str,
+    label_column: str | None,
+    group_column: str | None,
+) -> Iterable[tuple[str, str | None, str]]:
+    if source.startswith("datasets:"):
+        name, rows = f"{source} split {split}", _hub_rows(source.removeprefix("datasets:"), split)
+    else:
+        name = source if split == "train" else split
+        rows = _file_rows(Path(name))
+    for number, row in enumerate(rows, start=1):
+        for column in (text_column, label_column, group_column):
+            if column is not None and row.get(column) is None:
+                known = ", ".join(str(key) for key in row if key is not None)
+                raise DataError(f"{name}: row {number} has no '{column}'; its columns: {known}")
+        label = None if label_column is None else str(row[label_column])
+        group = str(row[group_column]) if group_column is not None else label or ""
+        yield str(row[text_column]), label, group
+
+
+def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    if path.suffix == ".csv":
+        yield from csv.DictReader(io.StringIO(text, newline=""))
+    elif path.suffix == ".jsonl":
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield _json_row(path, number, line)
+    else:
+        raise DataError(f"{path}: expected a .csv or .jsonl file")
+
+
+def _json_row(path: Path, number: int, line: str) -> Mapping[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: line {number} is not JSON ({error})") from None
+    if not isinstance(row, dict):
+        raise DataError(f"{path}: line {number} is not a JSON object")
+    return row
+
+
+def _hub_rows(name: str, split: str) -> Iterable[Mapping[str, Any]]:
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise DataError(
+            "a 'datasets:' source needs the extra: pip install 'fslora-sim[datasets]'"
+        ) from None
+    try:
+        yield from load_dataset(name, split=split)
+    except (OSError, ValueError) as error:
+        raise DataError(f"datasets:{name}: cannot load split '{split}' ({error})") from None

@@ -1,0 +1,76 @@
+"""Tokenizers behind one small interface: bytes, or any fast Hugging Face tokenizer."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fslora.data.corpus import DataError
+
+
+class Tokenizer(Protocol):
+    """What the data needs of a tokenizer."""
+
+    @property
+    def pad_token(self) -> int:
+        """Token that fills the right side of short examples."""
+
+    def running(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens of running text, and how many bytes of it each stands for; both (tokens,)."""
+
+    def example(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The same for one document with the model's own marks, cut at `length` tokens."""
+
+
+class ByteTokenizer:
+    """One token per UTF-8 byte; byte 0, which text does not hold, pads."""
+
+    pad_token = 0
+
+    def running(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Bytes of the text; one byte each."""
+        tokens = np.frombuffer(text.encode("utf-8", "replace"), dtype=np.uint8).astype(np.int64)
+        return tokens, np.ones_like(tokens)
+
+    def example(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """First `length` bytes of the text; one byte each."""
+        tokens, size = self.running(text)
+        return tokens[:length], size[:length]
+
+
+class HubTokenizer:
+    """A fast Hugging Face tokenizer.
+
+    Parameters
+    ----------
+    tokenizer
+        As `transformers.AutoTokenizer` loads it.
+
+    Raises
+    ------
+    DataError
+        If it is a slow tokenizer, which cannot tell the text span of a token.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise DataError("the model's tokenizer has no fast version, which byte counts need")
+        self._tokenizer = tokenizer
+        pad = tokenizer.pad_token_id
+        self.pad_token: int = pad if pad is not None else (tokenizer.eos_token_id or 0)
+
+    def running(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens without the model's marks and the bytes each stands for."""
+        return self._spans(text, add_special_tokens=False)
+
+    def example(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens with the model's marks, which stand for no bytes."""
+        return self._spans(text, add_special_tokens=True, truncation=True, max_length=length)
+
+    def _spans(self, text: str, **options: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        encoded = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **options)
+        tokens = np.asarray(encoded["input_ids"], dtype=np.int64)
+        size = [len(text[start:end].encode()) for start, end in encoded["offset_mapping"]]
+        return tokens, np.asarray(size, dtype=np.int64)

@@ -1,0 +1,136 @@
+"""Loading a frozen base model, its tokenizer, or its bare shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from fslora.tasks import Task
+from fslora.data.tokens import ByteTokenizer, HubTokenizer, Tokenizer
+from fslora.models.tiny_llama import WEIGHTS_FOLDER, tiny_llama_config
+
+#: Name of the model that lies in the package.
+BUILTIN = "builtin:tiny-llama"
+
+_AUTO_CLASS: dict[Task, Any] = {
+    "causal-lm": AutoModelForCausalLM,
+    "classification": AutoModelForSequenceClassification,
+}
+
+
+class ModelError(ValueError):
+    """The base model a caller named cannot be loaded."""
+
+
+def load_tokenizer(name: str) -> Tokenizer:
+    """Tokenizer of the model `name`.
+
+    Raises
+    ------
+    ModelError
+        If there is none under that name.
+    """
+    if name == BUILTIN:
+        return ByteTokenizer()
+    try:
+        return HubTokenizer(AutoTokenizer.from_pretrained(name))
+    except (OSError, ValueError) as error:
+        raise _cannot_load(name, error) from None
+
+
+def load_model(
+    name: str, task: Task, classes: int, pad_token: int, seed: int, dtype: torch.dtype
+) -> PreTrainedModel:
+    """Base model with every parameter frozen, in evaluation mode (no dropout).
+
+    Parameters
+    ----------
+    name
+        `builtin:tiny-llama`, a Hugging Face id, or a folder. Code that comes with a model is
+        never run, and only safetensors weights are read.
+    task
+        Decides the head: language model or sequence classifier.
+    classes
+        Number of classes of a classifier; ignored otherwise.
+    pad_token
+        Token number of the padding, which classifiers look for.
+    seed
+        Seed of what the checkpoint does not hold, such as a new classifier head.
+    dtype
+        Number format of the frozen weights.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model or it cannot take the task.
+    """
+    config = _config(name, task, classes, pad_token)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if name == BUILTIN:
+            model = _AUTO_CLASS[task].from_config(config)
+            weights = load_file(WEIGHTS_FOLDER / "model.safetensors")
+            model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
+            model = model.to(dtype)
+        else:
+            try:
+                model = _AUTO_CLASS[task].from_pretrained(
+                    name, config=config, dtype=dtype, use_safetensors=True
+                )
+            except (OSError, ValueError) as error:
+                raise _cannot_load(name, error) from None
+    model.config.name_or_path = name
+    return _frozen(model)
+
+
+def shape_of(name: str, task: Task, classes: int, pad_token: int) -> PreTrainedModel:
+    """The model without its weights: every tensor on the `meta` device, eager attention.
+
+    Raises
+    ------
+    ModelError
+        If there is no such model.
+    """
+    config = _config(name, task, classes, pad_token)
+    with torch.device("meta"):
+        model = _AUTO_CLASS[task].from_config(config, attn_implementation="eager")
+    return _frozen(model)
+
+
+def _config(name: str, task: Task, classes: int, pad_token: int) -> PretrainedConfig:
+    if name == BUILTIN:
+        config: PretrainedConfig = tiny_llama_config()
+    else:
+        try:
+            config = AutoConfig.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise _cannot_load(name, error) from None
+    config.use_cache = False
+    config.pad_token_id = pad_token
+    if task == "classification":
+        config.num_labels = classes
+    return config
+
+
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
+    model.requires_grad_(False)
+    model.eval()
+    return model
+
+
+def _cannot_load(name: str, error: Exception) -> ModelError:
+    first_line = str(error).strip().splitlines()[0]
+    return ModelError(
+        f"model '{name}' cannot be loaded ({first_line}); name {BUILTIN}, a Hugging Face id, "
+        "or a folder with config.json and safetensors weights"
+    )

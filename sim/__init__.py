@@ -1,0 +1,1 @@
+"""Co-simulation: scenarios, the event engine, files, comparison, plots and the command line."""

@@ -1,0 +1,233 @@
+"""Reading a scenario file, with errors that name the key, the value and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from sim.errors import InputError
+from sim.scenario import Scenario
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice and reads 1e6 as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str):
+                raise InputError(
+                    f"line {key_node.start_mark.line + 1}: key {key!r} is not text; quote it"
+                )
+            if key in seen:
+                raise InputError(
+                    f"line {key_node.start_mark.line + 1}: '{key}' is given twice; keep one"
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+    """Read and check a scenario.
+
+    Parameters
+    ----------
+    path
+        YAML file.
+    overrides
+        Assignments `a.b=value`, applied in order before the check; values are YAML.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not a mapping, or any value is refused.
+    """
+    tree = _read(path)
+    for assignment in overrides:
+        _assign(tree, assignment)
+    try:
+        scenario = Scenario.model_validate(tree)
+    except ValidationError as error:
+        problems = [_explain(detail) for detail in error.errors()]
+        raise InputError(f"{path}: " + "\n".join(problems)) from None
+    check_names(scenario)
+    return scenario
+
+
+def check_names(scenario: Scenario) -> None:
+    """Check what the schema cannot: names in registries and files on disk.
+
+    Raises
+    ------
+    InputError
+        If a preset, a method, a model or a data file does not exist.
+    """
+    from fslora.methods import METHODS
+    from wireless.devices import PRESETS
+
+    _one_of("fleet.preset", scenario.fleet.preset, PRESETS)
+    _one_of("method.name", scenario.method.name, METHODS)
+    _builtin("model.name", scenario.model.name, "builtin:tiny-llama")
+    data = scenario.data
+    _builtin("data.source", data.source, "builtin:stdlib")
+    if data.source == "builtin:stdlib" or data.source.startswith("datasets:"):
+        return
+    for key, name in (("data.source", data.source), ("data.held_out", data.held_out)):
+        if name is None:
+            continue
+        if Path(name).suffix not in (".csv", ".jsonl"):
+            raise InputError(
+                f"{key} = '{name}': give builtin:stdlib, a .csv or .jsonl file, or datasets:NAME"
+            )
+        if not Path(name).is_file():
+            raise InputError(f"{key} = '{name}': no such file; give its path from here")
+
+
+def _builtin(key: str, name: str, only: str) -> None:
+    if name.startswith("builtin:") and name != only:
+        raise InputError(f"{key} = '{name}': the only one inside the package is {only}")
+
+
+def _one_of(key: str, name: str, known: Iterable[str]) -> None:
+    names = sorted(known)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean '{near[0]}'? Known: " if near else "known: "
+        raise InputError(f"{key} = '{name}': {hint}{', '.join(names)}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; `sim init` writes a first scenario") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+    try:
+        tree = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: not YAML ({reason}); see `sim init` for the form") from None
+    if not isinstance(tree, dict):
+        raise InputError(
+            f"{path}: expected keys and values such as 'name: trial', found "
+            f"{type(tree).__name__}; see `sim init` for the form"
+        )
+    return tree
+
+
+def _assign(tree: dict[str, Any], assignment: str) -> None:
+    key, equals, text = assignment.partition("=")
+    names = key.split(".")
+    if not equals or not all(names):
+        raise InputError(f"--set {assignment}: expected KEY=VALUE, such as radio.bandwidth_hz=2e6")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+    except yaml.YAMLError:
+        raise InputError(f"--set {assignment}: '{text}' is not a YAML value") from None
+    place = tree
+    for name in names[:-1]:
+        inner = place.get(name)
+        if inner is None:
+            inner = {}
+        elif isinstance(inner, str):
+            inner = {"name": inner}
+        elif not isinstance(inner, dict):
+            raise InputError(f"--set {assignment}: '{name}' is a value, it holds no keys")
+        place[name] = inner
+        place = inner
+    place[names[-1]] = value
+
+
+def _explain(detail: ErrorDetails) -> str:
+    """One line of key, value and remedy for a schema error."""
+    path, section = _walk(detail["loc"])
+    value, kind = detail["input"], detail["type"]
+    context = detail.get("ctx", {})
+    if kind == "value_error":
+        reason = str(context["error"])
+        # Checks across keys name the full path themselves.
+        return reason if not path else f"{path}.{reason}"
+    if kind == "extra_forbidden":
+        known = list(section.model_fields) if section is not None else []
+        near = difflib.get_close_matches(path.rsplit(".", 1)[-1], known, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"{path} = {_show(value)}: unknown key; {hint}"
+    if kind == "missing":
+        return f"{path}: missing; give it a value"
+    if kind == "union_tag_not_found":
+        return f"{path}.name: missing; accepted: {context.get('expected_tags', _tags())}"
+    if kind == "union_tag_invalid":
+        return f"{path}.name = '{context['tag']}': accepted: {context['expected_tags']}"
+    return f"{path} = {_show(value)}: {_requirement(detail['msg'])}"
+
+
+def _tags() -> str:
+    return ", ".join(f"'{name}'" for name in policy_names())
+
+
+def policy_names() -> list[str]:
+    """Names of the policies a scenario may choose."""
+    return list(_tagged(Scenario, "policy"))
+
+
+def _requirement(message: str) -> str:
+    lowered = message.removeprefix("Input should ").removeprefix("String should ")
+    if lowered == message:
+        return message[0].lower() + message[1:]
+    return f"should {lowered}"
+
+
+def _show(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _walk(location: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:
+    """Dotted path without the tags pydantic adds for unions, and the section it ends in."""
+    names: list[str] = []
+    section: type[BaseModel] | None = Scenario
+    tags: Mapping[str, type[BaseModel]] = {}
+    for part in location:
+        if isinstance(part, str) and part in tags:
+            section, tags = tags[part], {}
+            continue
+        names.append(str(part))
+        if section is not None and isinstance(part, str) and part in section.model_fields:
+            tags = _tagged(section, part)
+            inner = section.model_fields[part].annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                section = inner
+    return ".".join(names), section
+
+
+def _tagged(section: type[BaseModel], field: str) -> dict[str, type[BaseModel]]:
+    """Members of a discriminated union by their tag; empty for any other field."""
+    info = section.model_fields[field]
+    if info.discriminator is None:
+        return {}
+    return dict(_members(info.annotation))
+
+
+def _members(union: Any) -> Iterator[tuple[str, type[BaseModel]]]:
+    for member in typing.get_args(union):
+        (tag,) = typing.get_args(member.model_fields["name"].annotation)
+        yield tag, member

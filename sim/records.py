@@ -1,0 +1,178 @@
+"""The run directory: tables written as the run goes, totals kept on the way."""
+
+from __future__ import annotations
+
+import json
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from optimizer import Plan
+from optimizer.share import expected_bandwidth
+from sim.errors import InputError
+from sim.scenario import Scenario
+from sim.system import System
+from sim.timeline import (
+    TABLES,
+    CsvTable,
+    DeviceRow,
+    HostRow,
+    Interval,
+    PlanRow,
+    Round,
+    Spectrum,
+)
+from wireless import streams
+
+
+def new_folder(out: Path) -> Path:
+    """Make an empty run directory.
+
+    Raises
+    ------
+    InputError
+        If `out` exists and is not an empty folder, or cannot be made.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: not an empty folder; name another or remove it")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be made ({error.strerror})") from None
+    return out
+
+
+class Records:
+    """Writes a run's files and adds up what each device and round did.
+
+    Parameters
+    ----------
+    folder
+        Run directory, empty.
+    system
+        Whose run it is.
+    """
+
+    def __init__(self, folder: Path, system: System) -> None:
+        self._folder = folder
+        self._system = system
+        self._open = ExitStack()
+        self._table = {name: self._open.enter_context(CsvTable(folder, name)) for name in TABLES}
+        devices = len(system.fleet)
+        self._bytes_up = np.zeros(devices, dtype=np.int64)
+        self._bytes_down = np.zeros(devices, dtype=np.int64)
+        self._busy_s = np.zeros(devices)
+        self._energy_j = np.zeros(devices)
+        self._sampled = np.zeros(devices, dtype=np.int64)
+        self._completed = np.zeros(devices, dtype=np.int64)
+        self._round = (0, 0, 0.0)
+        (folder / "scenario.yaml").write_text(dump_scenario(system.scenario), encoding="utf-8")
+        self._log = self._open.enter_context((folder / "run.log").open("w", encoding="utf-8"))
+
+    def close(self) -> None:
+        """Flush and close every file."""
+        self._open.close()
+
+    def log(self, line: str) -> None:
+        """Append a line to `run.log`."""
+        print(line, file=self._log, flush=True)
+
+    def interval(self, row: Interval) -> None:
+        """Write a timeline row and add it to the totals."""
+        self._table["timeline.csv"].write(row)
+        down, up, energy = self._round
+        size = row.bytes or 0
+        if row.device is None:
+            down += size
+        else:
+            self._busy_s[row.device] += row.end_s - row.start_s
+            self._energy_j[row.device] += row.energy_j or 0.0
+            energy += row.energy_j or 0.0
+            if row.phase == "downlink":
+                self._bytes_down[row.device] += size
+                self._sampled[row.device] += 1
+            elif row.phase == "uplink":
+                self._bytes_up[row.device] += size
+                self._completed[row.device] += 1
+                up += size
+        self._round = (down, up, energy)
+
+    def spectrum(self, row: Spectrum) -> None:
+        """Write a spectrum row."""
+        self._table["spectrum.csv"].write(row)
+
+    def round_totals(self) -> tuple[int, int, float]:
+        """Bytes down, bytes up and joules since the last call."""
+        totals, self._round = self._round, (0, 0, 0.0)
+        return totals
+
+    def round(self, row: Round) -> None:
+        """Write a rounds row."""
+        self._table["rounds.csv"].write(row)
+
+    def host(self, row: HostRow) -> None:
+        """Write a row of real seconds."""
+        self._table["host.csv"].write(row)
+
+    def plan(self, plan: Plan, round_index: int) -> None:
+        """Write every device's part in a plan that holds from `round_index` on."""
+        for row in plan_rows(self._system, plan, round_index):
+            self._table["plan.csv"].write(row)
+
+    def devices(self) -> None:
+        """Write every device with what it did."""
+        fleet, workload = self._system.fleet, self._system.workload
+        weight = workload.weight
+        for n in range(len(fleet)):
+            self._table["devices.csv"].write(
+                DeviceRow(
+                    n,
+                    float(weight[n]),
+                    float(fleet.compute_flops[n]),
+                    float(fleet.distance_m[n]),
+                    float(fleet.path_loss_db[n] + fleet.shadowing_db[n]),
+                    float(fleet.snr_db[n]),
+                    len(workload.shards[n]),
+                    int(self._system.problem.rank_cap[n]),
+                    int(self._sampled[n]),
+                    int(self._completed[n]),
+                    int(self._bytes_up[n]),
+                    int(self._bytes_down[n]),
+                    float(self._busy_s[n]),
+                    float(self._energy_j[n]),
+                )
+            )
+
+    def summary(self, values: dict[str, Any]) -> None:
+        """Write `summary.json`."""
+        text = json.dumps(values, indent=2, allow_nan=False)
+        (self._folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def plan_rows(system: System, plan: Plan, round_index: int) -> list[PlanRow]:
+    """Rows of `plan.csv` for a plan."""
+    problem = system.problem
+    compute_s = problem.compute_s(plan.rank)
+    bits = problem.upload_bits(plan.rank)
+    seed = streams.key(system.scenario.seed, "plan")
+    band = expected_bandwidth(problem, plan.rank, plan.probability, seed)
+    return [
+        PlanRow(
+            round_index,
+            n,
+            int(plan.rank[n]),
+            float(plan.probability[n]),
+            float(compute_s[n]),
+            float(bits[n]),
+            float(band[n]),
+        )
+        for n in range(problem.devices)
+    ]
+
+
+def dump_scenario(scenario: Scenario) -> str:
+    """The resolved scenario as YAML, every default written out."""
+    return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

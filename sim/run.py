@@ -1,0 +1,279 @@
+"""One co-simulation, from scenario to run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fslora.evaluate import Evaluation
+from fslora.save import save_adapter
+from fslora.trainer import Diverged, Learner
+from optimizer import Plan
+from sim.cell import Cell
+from sim.records import Records, new_folder
+from sim.scenario import Scenario
+from sim.schedules import SCHEDULES, Finished
+from sim.stopping import TargetWatch
+from sim.system import System, build_system, host_device, make_learner, make_plan
+from sim.timeline import HostRow, Round
+
+_PACKAGES = ("fslora-sim", "torch", "transformers", "peft", "numpy", "scipy", "simpy")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    Parameters
+    ----------
+    round, rounds
+        The last finished round, and the most there will be.
+    time_s
+        Simulated time.
+    eval_loss
+        Last held-out loss.
+    """
+
+    round: int
+    rounds: int
+    time_s: float
+    eval_loss: float
+
+
+class Stopwatch:
+    """Real seconds by part of the program; never read by the simulation."""
+
+    def __init__(self) -> None:
+        self.total: dict[str, float] = {}
+        self._pending: dict[str, float] = {}
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Time the block as part `name`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._add(name, time.perf_counter() - start)
+
+    def rows(self, round_index: int) -> list[HostRow]:
+        """What was timed since the last call."""
+        rows = [HostRow(round_index, name, seconds) for name, seconds in self._pending.items()]
+        self._pending = {}
+        return rows
+
+    def _add(self, name: str, seconds: float) -> None:
+        self.total[name] = self.total.get(name, 0.0) + seconds
+        self._pending[name] = self._pending.get(name, 0.0) + seconds
+
+
+class Run:
+    """The state of a running co-simulation: learns from each simulated round and records it."""
+
+    def __init__(
+        self,
+        system: System,
+        plan: Plan,
+        learner: Learner,
+        records: Records,
+        watch: Stopwatch,
+        tell: Callable[[Progress], None],
+    ) -> None:
+        self._system = system
+        self._plan = plan
+        self._learner = learner
+        self._records = records
+        self._watch = watch
+        self._tell = tell
+        self.target = TargetWatch(system.scenario)
+        self.first: Evaluation | None = None
+        self.last = Evaluation(float("nan"), float("nan"))
+        self.totals = {"rounds": 0, "bytes_down": 0, "bytes_up": 0}
+        self.time_s = 0.0
+        self.energy_j = 0.0
+
+    def begin(self) -> None:
+        """Evaluate and record the state before training, round 0."""
+        self.first = self._evaluate(0, 0.0)
+        self._write(
+            Round(0, 0.0, 0.0, 0.0, eval_loss=self.first.loss, eval_metric=self.first.metric)
+        )
+
+    def learn(self, done: Finished) -> bool:
+        """Train the cohort of a simulated round, aggregate, record; tell whether to go on."""
+        train_loss = None
+        if done.jobs:
+            with self._watch.part("train"):
+                updates = self._learner.train(done.jobs)
+                self._learner.aggregate(updates, done.cohort.weight.tolist())
+            losses = [update.loss for update in updates]
+            train_loss = float(np.average(losses, weights=done.cohort.weight))
+        stop = self._system.scenario.stop
+        self.time_s = done.end_s
+        last = done.round >= stop.rounds or (
+            stop.simulated_s is not None and done.end_s >= stop.simulated_s
+        )
+        evaluation = None
+        if last or done.round % self._system.scenario.output.evaluate_every == 0:
+            evaluation = self._evaluate(done.round, done.end_s)
+            last = last or (stop.at_target and self.target.reached is not None)
+        down, up, energy = self._records.round_totals()
+        self.totals["rounds"] = done.round
+        self.totals["bytes_down"] += down
+        self.totals["bytes_up"] += up
+        self.energy_j += energy
+        self._write(
+            Round(
+                done.round,
+                done.start_s,
+                done.end_s,
+                done.end_s - done.start_s,
+                self._plan.expected_round_s,
+                done.cohort_s,
+                len(done.jobs),
+                len(done.jobs),
+                down,
+                up,
+                energy,
+                train_loss,
+                None if evaluation is None else evaluation.loss,
+                None if evaluation is None else evaluation.metric,
+            )
+        )
+        return not last
+
+    def _evaluate(self, round_index: int, time_s: float) -> Evaluation:
+        with self._watch.part("evaluate"):
+            self.last = self._learner.evaluate()
+        self.target.see(round_index, time_s, self.last)
+        self._records.log(
+            f"round {round_index}: {time_s:.3f} s simulated, held-out loss {self.last.loss:.4f}"
+        )
+        return self.last
+
+    def _write(self, row: Round) -> None:
+        self._records.round(row)
+        for host in self._watch.rows(row.round):
+            self._records.host(host)
+        stop = self._system.scenario.stop
+        self._tell(Progress(row.round, stop.rounds, row.end_s, self.last.loss))
+
+
+def run(
+    scenario: Scenario,
+    out: Path,
+    tell: Callable[[Progress], None] = lambda progress: None,
+) -> dict[str, Any]:
+    """Run a scenario and write its directory.
+
+    Nothing is written before data, model and plan are known to be good.
+
+    Parameters
+    ----------
+    scenario
+        What to run.
+    out
+        Folder to write; must not exist or be empty.
+    tell
+        Called after each round.
+
+    Returns
+    -------
+    dict
+        What `summary.json` holds.
+
+    Raises
+    ------
+    InputError
+        If the scenario cannot be run.
+    Diverged
+        If training produced values that are not finite; the files so far are left.
+    """
+    watch = Stopwatch()
+    # The device is part of what a run must repeat, so the resolved scenario names the one in use.
+    device = host_device(scenario.training.device)
+    training = scenario.training.model_copy(update={"device": device})
+    scenario = scenario.model_copy(update={"training": training})
+    with watch.part("build"):
+        system = build_system(scenario)
+    with watch.part("plan"):
+        plan = make_plan(system)
+    with watch.part("build"):
+        learner = make_learner(system)
+    records = Records(new_folder(out), system)
+    try:
+        records.plan(plan, 1)
+        state = Run(system, plan, learner, records, watch, tell)
+        began = time.perf_counter()
+        before = sum(watch.total.values())
+        try:
+            state.begin()
+            cell = Cell(records.interval, records.spectrum)
+            cell.env.process(SCHEDULES[scenario.schedule.name](cell, system, plan, state.learn))
+            cell.env.run()
+        except Diverged as error:
+            records.log(f"stopped: {error}")
+            raise
+        inside = sum(watch.total.values()) - before
+        simulate_s = time.perf_counter() - began - inside
+        watch.total["simulate"] = simulate_s
+        records.host(HostRow(state.totals["rounds"], "simulate", simulate_s))
+        records.devices()
+        summary = _summary(system, plan, state, watch)
+        records.summary(summary)
+        adapter = out / "adapter"
+        adapter.mkdir()
+        save_adapter(
+            adapter,
+            learner.model.model,
+            learner.model.layout,
+            learner.lora,
+            learner.adapter,
+            scenario.data.task,
+        )
+    finally:
+        records.close()
+    return summary
+
+
+def _summary(system: System, plan: Plan, state: Run, watch: Stopwatch) -> dict[str, Any]:
+    scenario, target = system.scenario, system.scenario.stop.target
+    reached = state.target.reached
+    assert state.first is not None
+    return {
+        "name": scenario.name,
+        "seed": scenario.seed,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in _PACKAGES},
+        },
+        "data_sha256": system.workload.dataset.sha256,
+        "devices": len(system.fleet),
+        **state.totals,
+        "simulated_s": state.time_s,
+        "energy_j": state.energy_j,
+        "eval_loss_first": state.first.loss,
+        "eval_loss_last": state.last.loss,
+        "eval_metric_first": state.first.metric,
+        "eval_metric_last": state.last.metric,
+        "target": None if target is None else target.model_dump(),
+        "reached": None if reached is None else dataclasses.asdict(reached),
+        "plan": {
+            "policy": plan.policy,
+            "expected_round_s": plan.expected_round_s,
+            "rounds": plan.rounds,
+            "objective_s": plan.objective_s,
+            "mean_rank": float(plan.rank.mean()),
+            **dataclasses.asdict(plan.certificate),
+        },
+        "host_s": watch.total,
+    }

@@ -1,0 +1,318 @@
+"""From a scenario to what is simulated: workload, fleet, problem and plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fslora.cost import AdapterCost, count_cost
+from fslora.data import DataError, Dataset, Shards, load_stdlib, load_table, partition, tokenize
+from fslora.local import LocalTraining
+from fslora.lora import Layout, LoraSpec, find_layout
+from fslora.methods import METHODS, Job, Method
+from fslora.models import ModelError, load_model, load_tokenizer, shape_of
+from fslora.trainer import Learner, job_rows
+from optimizer import Plan, Problem, RoundModel, solve
+from sim.errors import InputError
+from sim.scenario import Scenario
+from wireless import streams
+from wireless.devices import PRESETS
+from wireless.fleet import Fleet, RadioParameters, broadcast_rate_bps, draw_fleet
+
+_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What the devices have to do: data, shapes, and the cost of training them.
+
+    Parameters
+    ----------
+    dataset, shards
+        Examples, and which of them each device holds.
+    layout
+        Adapted layers and trained heads.
+    lora, local, method
+        How adapters are scaled, trained, cut and merged.
+    cost
+        Traffic, arithmetic and memory as functions of the rank.
+    pad_token
+        Token of the padding.
+    """
+
+    dataset: Dataset
+    shards: Shards
+    layout: Layout
+    lora: LoraSpec
+    local: LocalTraining
+    method: Method
+    cost: AdapterCost
+    pad_token: int
+
+    @property
+    def weight(self) -> NDArray[np.float64]:
+        """Data weights a_n: each device's share of the training examples, (N,)."""
+        samples = np.array([len(shard) for shard in self.shards], dtype=np.float64)
+        return samples / samples.sum()
+
+    def expected_tokens(self) -> NDArray[np.float64]:
+        """Tokens a device trains on in a round, on average over its data, (N,)."""
+        mean = [self.dataset.train.length[shard].mean() for shard in self.shards]
+        return np.array(mean) * self.local.steps * self.local.batch
+
+    def tokens(self, job: Job) -> int:
+        """Tokens that exactly this job trains on."""
+        rows = job_rows(self.shards, self.local, job)
+        return int(self.dataset.train.length[rows].sum())
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A scenario made concrete.
+
+    Parameters
+    ----------
+    scenario
+        The choices.
+    workload, fleet
+        What is to be done, and who does it over which links.
+    broadcast_bps, broadcast_s
+        Rate and duration of one downlink broadcast.
+    problem
+        What policies plan on.
+    """
+
+    scenario: Scenario
+    workload: Workload
+    fleet: Fleet
+    broadcast_bps: float
+    broadcast_s: float
+    problem: Problem
+
+
+def build_system(scenario: Scenario) -> System:
+    """Load the data, count the cost, draw the fleet, and state the problem.
+
+    Raises
+    ------
+    InputError
+        If data or model cannot be had, or the devices cannot hold the model.
+    """
+    try:
+        workload = _workload(scenario)
+    except (DataError, ModelError) as error:
+        raise InputError(str(error)) from None
+    radio = _radio(scenario)
+    choice = scenario.fleet
+    fleet = draw_fleet(
+        scenario.seed,
+        choice.devices,
+        PRESETS[choice.preset],
+        choice.compute_sigma,
+        choice.memory_sigma,
+        radio,
+    )
+    broadcast_bps = broadcast_rate_bps(fleet, radio)
+    broadcast_s = workload.cost.download_bits / broadcast_bps
+    tokens = workload.expected_tokens()
+    cost = workload.cost
+    base = cost.flops(0, tokens) / fleet.compute_flops
+    model = scenario.policy.rounds
+    problem = Problem(
+        weight=workload.weight,
+        # Local gradient norms are not known before training; equal ones say so.
+        gradient_norm=np.ones(len(fleet)),
+        compute_base_s=base,
+        compute_per_rank_s=cost.flops(1, tokens) / fleet.compute_flops - base,
+        fixed_bits=float(cost.upload_bits_fixed),
+        bits_per_rank=float(cost.upload_bits_per_rank),
+        link=fleet.uplink,
+        bandwidth_hz=radio.bandwidth_hz,
+        overhead_s=scenario.schedule.overhead_s + broadcast_s,
+        rank=scenario.lora.rank,
+        rank_cap=_rank_cap(scenario, fleet, workload),
+        min_probability=scenario.policy.min_probability,
+        min_cohort=scenario.policy.min_cohort,
+        rounds=RoundModel(model.base, model.sampling, model.rank_exponent),
+    )
+    return System(scenario, workload, fleet, broadcast_bps, broadcast_s, problem)
+
+
+def make_plan(system: System, policy: str | None = None) -> Plan:
+    """Plan by the scenario's policy, or by another one with its defaults.
+
+    Raises
+    ------
+    InputError
+        If the method cannot train the planned ranks.
+    """
+    scenario = system.scenario
+    if policy is None:
+        policy = scenario.policy.name
+        parameters = {
+            name: getattr(scenario.policy, name)
+            for name in ("rank", "probability")
+            if hasattr(scenario.policy, name)
+        }
+    else:
+        parameters = {}
+    plan = solve(system.problem, policy, streams.key(scenario.seed, "plan"), **parameters)
+    method = system.workload.method
+    for device, rank in enumerate(plan.rank):
+        if not method.accepts(scenario.lora.rank, int(rank)):
+            raise InputError(
+                f"method.name = '{method.name}': cannot train rank {rank} of "
+                f"{scenario.lora.rank}, which policy '{policy}' gives device {device}; choose "
+                "method fslora, or a policy and devices with full rank for all"
+            )
+    return plan
+
+
+def make_learner(system: System) -> Learner:
+    """Load the base model and wrap it for training.
+
+    Raises
+    ------
+    InputError
+        If the model cannot be loaded or the asked-for host device is missing.
+    """
+    scenario, workload = system.scenario, system.workload
+    torch.set_num_threads(scenario.training.threads)
+    device = host_device(scenario.training.device)
+    try:
+        base = load_model(
+            scenario.model.name,
+            scenario.data.task,
+            len(workload.dataset.label_names),
+            workload.pad_token,
+            streams.key(scenario.seed, "head") % 2**32,
+            getattr(torch, scenario.model.dtype),
+        )
+    except ModelError as error:
+        raise InputError(str(error)) from None
+    return Learner.start(
+        base.to(device),
+        workload.layout,
+        workload.dataset,
+        workload.shards,
+        workload.lora,
+        workload.local,
+        workload.method,
+        streams.key(scenario.seed, "adapter"),
+        wire=getattr(torch, scenario.method.number_format),
+        at_once=_at_once(scenario, workload.cost),
+    )
+
+
+def host_device(choice: str) -> str:
+    """`cpu` or `cuda`, as chosen or, for `auto`, as there is.
+
+    Raises
+    ------
+    InputError
+        If CUDA is asked for and absent.
+    """
+    present = torch.cuda.is_available()
+    if choice == "cuda" and not present:
+        raise InputError("training.device = cuda: this machine has no CUDA device; use cpu or auto")
+    return "cuda" if present and choice != "cpu" else "cpu"
+
+
+def _workload(scenario: Scenario) -> Workload:
+    data, training = scenario.data, scenario.training
+    tokenizer = load_tokenizer(scenario.model.name)
+    if data.source == "builtin:stdlib":
+        corpus = load_stdlib()
+    else:
+        corpus = load_table(
+            data.source, data.text_column, data.label_column, data.group_column, data.held_out
+        )
+    dataset = tokenize(corpus, tokenizer, data.task, data.length, data.held_out_per_group)
+    if data.partition == "dirichlet" and not dataset.label_names:
+        raise InputError("data.partition = 'dirichlet': needs classes; set data.label_column")
+    shards = partition(
+        dataset.train,
+        data.partition,
+        scenario.fleet.devices,
+        streams.key(scenario.seed, "partition"),
+        data.alpha,
+    )
+    classes = len(dataset.label_names)
+    shape = shape_of(scenario.model.name, data.task, classes, tokenizer.pad_token)
+    try:
+        layout = find_layout(
+            shape, tuple(scenario.lora.targets), heads=data.task == "classification"
+        )
+    except ValueError as error:
+        raise InputError(f"lora.targets = {scenario.lora.targets}: {error}") from None
+    positions = getattr(shape.config, "max_position_embeddings", data.length)
+    if data.length > positions:
+        raise InputError(
+            f"data.length = {data.length}: {scenario.model.name} takes at most {positions} tokens"
+        )
+    local = LocalTraining(
+        training.steps,
+        training.batch,
+        training.learning_rate,
+        training.momentum,
+        training.clip_norm,
+    )
+    method = METHODS[scenario.method.name]
+    cost = count_cost(
+        shape,
+        layout,
+        method,
+        scenario.lora.rank,
+        local,
+        data.length,
+        data.task,
+        _BITS[scenario.method.number_format],
+        weight_bytes=_BITS[scenario.model.dtype] // 8,
+    )
+    lora = LoraSpec(
+        scenario.lora.rank, scenario.lora.alpha, tuple(scenario.lora.targets), scenario.lora.rslora
+    )
+    return Workload(
+        dataset, shards, layout, lora, local, method, cost, tokenizer.pad_token
+    )
+
+
+def _radio(scenario: Scenario) -> RadioParameters:
+    radio = scenario.radio
+    return RadioParameters(
+        bandwidth_hz=radio.bandwidth_hz,
+        downlink_bandwidth_hz=radio.downlink_bandwidth_hz,
+        carrier_hz=radio.carrier_hz,
+        cell_radius_m=radio.cell_radius_m,
+        min_distance_m=radio.min_distance_m,
+        bs_power_dbm=radio.bs_power_dbm,
+        bs_antenna_gain_db=radio.bs_antenna_gain_db,
+        bs_noise_figure_db=radio.bs_noise_figure_db,
+        ut_noise_figure_db=radio.device_noise_figure_db,
+        extra_loss_db=radio.extra_loss_db,
+        snr_gap_db=radio.snr_gap_db,
+        fading=radio.fading,
+    )
+
+
+def _rank_cap(scenario: Scenario, fleet: Fleet, workload: Workload) -> NDArray[np.int64]:
+    cap = workload.cost.rank_cap(fleet.memory_bytes, scenario.lora.rank)
+    short = np.flatnonzero(cap < 1)
+    if len(short):
+        need = workload.cost.frozen_bytes + workload.cost.training_bytes(1)
+        raise InputError(
+            f"fleet.preset = '{scenario.fleet.preset}': {len(short)} of {len(fleet)} devices "
+            f"cannot hold the model at rank 1 (needs {need / 2**30:.2f} GiB, device {short[0]} has "
+            f"{fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, a smaller "
+            "fleet.memory_sigma, model, training.batch or data.length"
+        )
+    return cap
+
+
+def _at_once(scenario: Scenario, cost: AdapterCost) -> int:
+    """Devices per stack so that their training fits into the memory the scenario grants."""
+    granted = scenario.training.memory_gib * 2**30
+    return max(1, int(granted // cost.training_bytes(scenario.lora.rank)))
