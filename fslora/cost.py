@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-import numpy as np
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from fslora.tasks import Task
 from fslora.local import LocalTraining, device_losses
 from fslora.lora import Adapter, Layout
 from fslora.methods.base import Method, Slice
 from fslora.stacked import Stack, StackedModel
+from fslora.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,7 @@ def count_cost(
     """
     model = StackedModel(shape, layout)
     (flops_1, saved_1), (flops_2, saved_2) = (
-        _count_step(model, layout, sketch_rank, local.batch, length, task)
-        for sketch_rank in (1, 2)
+        _count_step(model, layout, sketch_rank, local.batch, length, task) for sketch_rank in (1, 2)
     )
     tokens = local.batch * length
     # Factor, gradient and, with momentum, velocity, each in 4-byte numbers.

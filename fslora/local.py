@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fslora.data.dataset import Examples
-from fslora.tasks import Task
 from fslora.stacked import Stack, StackedModel
+from fslora.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +149,14 @@ def train_stack(
             tokens = batches.tokens[:, step, :, :width].flatten(0, 1).to(model.model.device)
             label = batches.label[:, step].flatten()
             logits = model.logits(tokens, length)
-            loss = device_losses(logits.float() if logits.dtype != torch.float64 else logits,
-                                 tokens, length, label, devices, task)
+            loss = device_losses(
+                logits.float() if logits.dtype != torch.float64 else logits,
+                tokens,
+                length,
+                label,
+                devices,
+                task,
+            )
             gradients = list(torch.autograd.grad(loss.sum(), parameters))
             losses.append(loss.detach())
             with torch.no_grad():

@@ -1,7 +1,7 @@
 """One device at a time, the plain way: what stacked training is tested against.
 
-Ordinary PyTorch: the device's submatrices as parameters, a forward hook per layer, `torch.optim.SGD`
-and `clip_grad_norm_`. Slow, and short enough to be seen to be right.
+Ordinary PyTorch: the device's submatrices as parameters, a forward hook per layer,
+`torch.optim.SGD` and `clip_grad_norm_`. Slow, and short enough to be seen to be right.
 """
 
 from __future__ import annotations
@@ -34,16 +34,14 @@ def train_alone(learner: Learner, job: Job) -> Update:
     )
 
     def add_lora(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
             return output + scale * (inputs[0] @ a[name].T @ b[name].T)
 
         return hook
 
     def own_head(name: str) -> Any:
-        def hook(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            return nn.functional.linear(
-                inputs[0], head[f"{name}.weight"], head.get(f"{name}.bias")
-            )
+        def hook(_: nn.Module, inputs: tuple[Tensor], __: Tensor) -> Tensor:
+            return nn.functional.linear(inputs[0], head[f"{name}.weight"], head.get(f"{name}.bias"))
 
         return hook
 

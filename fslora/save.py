@@ -8,14 +8,19 @@ from peft import LoraConfig, TaskType
 from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
-from fslora.tasks import Task
 from fslora.lora import Adapter, Layout, LoraSpec
+from fslora.tasks import Task
 
 _TASK_TYPE = {"causal-lm": TaskType.CAUSAL_LM, "classification": TaskType.SEQ_CLS}
 
 
 def save_adapter(
-    folder: Path, model: PreTrainedModel, layout: Layout, lora: LoraSpec, adapter: Adapter, task: Task
+    folder: Path,
+    model: PreTrainedModel,
+    layout: Layout,
+    lora: LoraSpec,
+    adapter: Adapter,
+    task: Task,
 ) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` into `folder`.
 

@@ -37,9 +37,7 @@ def draw_indices(key: int, layers: int, rank: int, sketch_rank: int) -> NDArray[
     return np.sort(order[:, :sketch_rank], axis=1)
 
 
-def cut_stack(
-    a: Tensor, b: Tensor, indices: Sequence[NDArray[np.int64]]
-) -> tuple[Tensor, Tensor]:
+def cut_stack(a: Tensor, b: Tensor, indices: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
     """Cut one layer's submatrices for M devices and pad them with zeros to the widest.
 
     Padding stays zero through training: where a row of A and the column of B are both zero, both

@@ -120,9 +120,7 @@ class Learner:
         for parameter in stack.parameters():
             parameter.copy_(self._over_the_wire(parameter))
         start = [parameter.clone() for parameter in stack.parameters()]
-        loss = train_stack(
-            self.model, stack, self.batches(jobs), self.local, self.dataset.task
-        )
+        loss = train_stack(self.model, stack, self.batches(jobs), self.local, self.dataset.task)
         for job, value in zip(jobs, loss, strict=True):
             if not np.isfinite(value):
                 raise Diverged(

@@ -98,16 +98,16 @@ def tokenize(
     for name, part in (("training", train), ("held-out", held_out)):
         if len(part) == 0:
             raise DataError(f"no {name} example of at least two tokens; give more text")
-    return Dataset(
-        task, train, held_out, corpus.group_names, corpus.label_names, corpus.sha256()
-    )
+    return Dataset(task, train, held_out, corpus.group_names, corpus.label_names, corpus.sha256())
 
 
 def _examples(
     documents: Sequence[Document], continuous: bool, tokenizer: Tokenizer, length: int
 ) -> Examples:
-    pieces = _chunks(documents, tokenizer, length) if continuous else (
-        (*tokenizer.example(document.text, length), document) for document in documents
+    pieces = (
+        _chunks(documents, tokenizer, length)
+        if continuous
+        else ((*tokenizer.example(document.text, length), document) for document in documents)
     )
     kept = [piece for piece in pieces if len(piece[0]) >= _SHORTEST]
     tokens = np.full((len(kept), length), tokenizer.pad_token, dtype=np.int64)

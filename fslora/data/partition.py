@@ -60,9 +60,7 @@ def partition(
     return tuple(np.split(order, bounds))
 
 
-def _natural(
-    group: NDArray[np.int64], devices: int, rng: np.random.Generator
-) -> NDArray[np.int64]:
+def _natural(group: NDArray[np.int64], devices: int, rng: np.random.Generator) -> NDArray[np.int64]:
     present = np.unique(group)
     owner = np.empty(len(group), dtype=np.int64)
     for place, name in enumerate(present):

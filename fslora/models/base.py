@@ -15,9 +15,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-from fslora.tasks import Task
 from fslora.data.tokens import ByteTokenizer, HubTokenizer, Tokenizer
 from fslora.models.tiny_llama import WEIGHTS_FOLDER, tiny_llama_config
+from fslora.tasks import Task
 
 #: Name of the model that lies in the package.
 BUILTIN = "builtin:tiny-llama"

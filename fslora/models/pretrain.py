@@ -51,10 +51,11 @@ def pretrain(out: Path, recipe: Recipe) -> None:
     text = torch.frombuffer(bytearray(load_modules().encode()), dtype=torch.uint8).long()
     held_out = _held_out_chunks(recipe.length)
     model = LlamaForCausalLM(tiny_llama_config())
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    gains = [p for p in model.parameters() if p.ndim < 2]
+    parameters: list[torch.Tensor] = list(model.parameters())
+    matrices = [parameter for parameter in parameters if parameter.ndim >= 2]
+    gains = [parameter for parameter in parameters if parameter.ndim < 2]
     optimizer = torch.optim.AdamW(
-        [{"params": matrices}, {"params": gains, "weight_decay": 0.0}],
+        [{"params": matrices}, {"params": gains, "weight_decay": 0.0}],  # type: ignore[arg-type]
         lr=recipe.learning_rate,
         betas=(0.9, 0.95),
         weight_decay=recipe.weight_decay,
@@ -68,24 +69,25 @@ def pretrain(out: Path, recipe: Recipe) -> None:
         for step in range(recipe.steps):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.rate(step)
-            starts = torch.randint(
-                len(text) - recipe.length, (recipe.batch, 1), generator=draws
-            )
+            starts = torch.randint(len(text) - recipe.length, (recipe.batch, 1), generator=draws)
             batch = text[starts + torch.arange(recipe.length)]
             with torch.autocast("cpu", torch.bfloat16):
                 loss = model(input_ids=batch, labels=batch, use_cache=False).loss
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            torch.nn.utils.clip_grad_norm_(parameters, recipe.clip_norm)
             optimizer.step()
             optimizer.zero_grad()
             recent.append(loss.item())
             if (step + 1) % 250 == 0 or step + 1 == recipe.steps:
                 value = _mean_loss(model, held_out)
-                row = [step + 1, f"{sum(recent) / len(recent):.4f}", f"{value:.4f}"]
-                rows.writerow(row)
+                mean = sum(recent) / len(recent)
+                rows.writerow([step + 1, f"{mean:.4f}", f"{value:.4f}"])
                 log.flush()
-                print("step {} of {}: train {}, held out {} nats per byte".format(
-                    row[0], recipe.steps, *row[1:]), flush=True)
+                print(
+                    f"step {step + 1} of {recipe.steps}: train {mean:.4f}, held out {value:.4f} "
+                    "nats per byte",
+                    flush=True,
+                )
                 recent.clear()
     weights = {
         name: tensor.to(torch.float16).contiguous()
@@ -108,11 +110,10 @@ def _held_out_chunks(length: int, per_package: int = 40) -> torch.Tensor:
 
 @torch.no_grad()
 def _mean_loss(model: LlamaForCausalLM, chunks: torch.Tensor) -> float:
-    losses = [
-        model(input_ids=part, labels=part, use_cache=False).loss.item() * len(part)
-        for part in chunks.split(50)
-    ]
-    return sum(losses) / len(chunks)
+    total = 0.0
+    for part in chunks.split(50):
+        total += model(input_ids=part, labels=part, use_cache=False).loss.item() * len(part)
+    return total / len(chunks)
 
 
 def main() -> None:

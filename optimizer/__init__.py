@@ -1,0 +1,9 @@
+"""The decision: which devices take part, at which rank, to reach the target soonest."""
+
+from optimizer.cohort import Cohort, draw_cohort
+from optimizer.plan import Certificate, Plan
+from optimizer.problem import Problem
+from optimizer.rounds import RoundModel
+from optimizer.solve import solve
+
+__all__ = ["Certificate", "Cohort", "Plan", "Problem", "RoundModel", "draw_cohort", "solve"]

@@ -1,0 +1,188 @@
+"""What the optimizer is asked: one fleet, one link, one round model."""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from optimizer.rounds import FloatArray, RoundModel
+from wireless.link import Link
+
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """The joint problem: minimise ``R(q, k) * (T_oh + E[T(q, k)])`` over q and k.
+
+    The cohort of a round contains device n with probability q_n, independently of the others. Its
+    members compute for ``tau_n(k) = compute_base_s + k compute_per_rank_s`` and upload
+    ``u_n(k) = fixed_bits + k bits_per_rank`` over bandwidth divided by static equal finish, so that
+    all of them end together. An empty cohort costs the overhead alone.
+
+    Parameters
+    ----------
+    weight : array_like, shape (N,)
+        Data weights a_n >= 0, which sum to one.
+    gradient_norm : array_like, shape (N,)
+        Norms G_n >= 0 of the local gradients, in any unit: only their ratios count.
+    compute_base_s, compute_per_rank_s : array_like, shape (N,)
+        Compute time (s) and its slope in the rank (s), both >= 0.
+    fixed_bits, bits_per_rank : float
+        Upload (bit) and its slope in the rank (bit), both >= 0 and not both zero.
+    link : Link
+        Uplinks of the N devices.
+    bandwidth_hz : float
+        Band that the cohort shares (Hz), > 0.
+    overhead_s : float
+        Duration of a round that is paid whoever takes part (s), > 0.
+    rank : int
+        Global LoRA rank r >= 1.
+    rank_cap : array_like of int, shape (N,)
+        Highest rank of each device, in 1..r.
+    min_probability : float
+        Lower bound of every q_n, in (0, 1].
+    min_cohort : float
+        Lower bound of the expected cohort ``sum_n q_n``, in [0, N].
+    rounds : RoundModel
+        Rounds that a plan needs.
+
+    Raises
+    ------
+    ValueError
+        If a field is out of range; the message names the field, the value and the remedy.
+
+    Notes
+    -----
+    Source: own derivation, after arXiv 2501.19389 (sketches) and 2505.23555 (sampling).
+    """
+
+    weight: FloatArray
+    gradient_norm: FloatArray
+    compute_base_s: FloatArray
+    compute_per_rank_s: FloatArray
+    fixed_bits: float
+    bits_per_rank: float
+    link: Link
+    bandwidth_hz: float
+    overhead_s: float
+    rank: int
+    rank_cap: IntArray
+    min_probability: float = 1e-3
+    min_cohort: float = 1.0
+    rounds: RoundModel = field(default_factory=RoundModel)
+
+    def __post_init__(self) -> None:
+        for name in ("weight", "gradient_norm", "compute_base_s", "compute_per_rank_s", "rank_cap"):
+            object.__setattr__(self, name, _device_array(name, getattr(self, name)))
+        n = len(self.weight)
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, np.ndarray) and len(value) != n:
+                raise ValueError(f"{item.name} has {len(value)} devices: give {n}, as weight has")
+        if len(self.link) != n:
+            raise ValueError(f"link has {len(self.link)} devices: give {n}, as weight has")
+        if abs(self.weight.sum() - 1.0) > 1e-6:
+            raise ValueError(f"weight sums to {self.weight.sum():.6g}: divide it by its sum")
+        if not np.any(self.weight * self.gradient_norm):
+            raise ValueError("gradient_norm is zero wherever weight is not: give ones if unknown")
+        for name in ("fixed_bits", "bits_per_rank"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: give zero or more bits")
+        if self.fixed_bits + self.bits_per_rank == 0:
+            raise ValueError("bits_per_rank is 0 and so is fixed_bits: an upload needs bits")
+        for name in ("bandwidth_hz", "overhead_s"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a positive number")
+        if self.rank < 1:
+            raise ValueError(f"rank is {self.rank}: give 1 or more")
+        if np.any(self.rank_cap != np.floor(self.rank_cap)):
+            raise ValueError("rank_cap holds fractions: give whole numbers")
+        object.__setattr__(self, "rank_cap", self.rank_cap.astype(np.int64))
+        self.rank_cap.setflags(write=False)
+        outside = (self.rank_cap < 1) | (self.rank_cap > self.rank)
+        if outside.any():
+            bad = int(np.argmax(outside))
+            raise ValueError(
+                f"rank_cap of device {bad} is {self.rank_cap[bad]}: give 1 to rank = {self.rank}"
+            )
+        if not 0 < self.min_probability <= 1:
+            raise ValueError(f"min_probability is {self.min_probability}: give a value in (0, 1]")
+        if not 0 <= self.min_cohort <= n:
+            raise ValueError(f"min_cohort is {self.min_cohort}: give 0 to {n}, the devices")
+        rate = np.asarray(self.link.rate(self.bandwidth_hz))
+        if not np.all(rate > 0):
+            bad = int(np.argmin(rate > 0))
+            raise ValueError(f"link of device {bad} has no rate: leave the device out")
+
+    @property
+    def devices(self) -> int:
+        """Number of devices N."""
+        return len(self.weight)
+
+    @property
+    def variance(self) -> FloatArray:
+        """Variance shares ``A_n = a_n^2 G_n^2 / sum_m a_m G_m^2``, shape (N,).
+
+        The weighted mean square of G is divided out, so that the round model's constants, which
+        were fitted at G = 1, keep their meaning whatever the unit of the gradients.
+        """
+        square = self.gradient_norm**2
+        return np.asarray(self.weight**2 * square / np.dot(self.weight, square))
+
+    def compute_s(self, rank: ArrayLike) -> FloatArray:
+        """Compute time tau_n of each device at a rank.
+
+        Parameters
+        ----------
+        rank : array_like, shape (..., N)
+            Ranks k_n; real values are allowed.
+
+        Returns
+        -------
+        ndarray, shape (..., N)
+            Seconds.
+        """
+        return np.asarray(self.compute_base_s + np.asarray(rank) * self.compute_per_rank_s)
+
+    def upload_bits(self, rank: ArrayLike) -> FloatArray:
+        """Upload u_n of each device at a rank.
+
+        Parameters
+        ----------
+        rank : array_like, shape (..., N)
+            Ranks k_n; real values are allowed.
+
+        Returns
+        -------
+        ndarray, shape (..., N)
+            Bits.
+        """
+        return np.asarray(self.fixed_bits + np.asarray(rank) * self.bits_per_rank, dtype=np.float64)
+
+    def rounds_of(self, rank: ArrayLike, probability: ArrayLike) -> float:
+        """Rounds R(q, k) that a plan needs.
+
+        Parameters
+        ----------
+        rank, probability : array_like, shape (N,)
+            Ranks and sampling probabilities.
+
+        Returns
+        -------
+        float
+        """
+        ratio = np.asarray(rank) / self.rank
+        return float(self.rounds.rounds(self.weight, self.variance, ratio, probability))
+
+
+def _device_array(name: str, value: ArrayLike) -> FloatArray:
+    array = np.array(value, dtype=np.float64)
+    if array.ndim != 1 or not len(array):
+        raise ValueError(f"{name} has shape {array.shape}: give one number per device")
+    bad = ~(np.isfinite(array) & (array >= 0))
+    if bad.any():
+        index = int(np.argmax(bad))
+        raise ValueError(f"{name} of device {index} is {array[index]}: give zero or more")
+    array.setflags(write=False)
+    return array

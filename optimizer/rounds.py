@@ -1,0 +1,97 @@
+"""How many rounds a plan needs to reach the target."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundModel:
+    """Rounds to the target in the progress form.
+
+    ``R = base / sum_n a_n phi(x_n) + sampling * sum_n A_n / (x_n q_n)`` with the sketching ratio
+    ``x_n = k_n / r``, ``phi(x) = x ** rank_exponent`` and the variance share
+    ``A_n = a_n^2 G_n^2 / sum_m a_m G_m^2``. The first term is the progress of a round, which
+    devices with a high rank carry for the others; the second is the noise of sampling devices and
+    of sketching their gradients.
+
+    The defaults were fitted to pilots of one small language model on 30 devices with equal weights
+    (``A_n = 1/900``, r = 16, one seed): four plans in which all devices share (q, k) =
+    (1, 16), (0.3, 16), (0.1, 16), (0.3, 4) took 14, 18, 20 and 52 rounds. Least squares on the
+    relative errors gives 14.2, 19.3 and 0.80; the rounded defaults are within 10 % of all four and
+    overstate a fleet with half its ranks at 4 by a third (27 rounds against 20). Only the ratio
+    sampling / base and the exponent matter to a plan.
+
+    Parameters
+    ----------
+    base : float
+        Rounds at full participation and full rank without sampling noise, > 0.
+    sampling : float
+        Rounds per unit of ``sum_n A_n / (x_n q_n)``, >= 0.
+    rank_exponent : float
+        Exponent p of the progress of a device, >= 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
+    Notes
+    -----
+    Source: own derivation; the sampling term has the shape of arXiv 2505.23555.
+    """
+
+    base: float = 14.0
+    sampling: float = 20.0
+    rank_exponent: float = 0.8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.base < np.inf:
+            raise ValueError(f"base is {self.base}: give a positive number of rounds")
+        if not 0 <= self.sampling < np.inf:
+            raise ValueError(f"sampling is {self.sampling}: give zero or a positive number")
+        if not 0 <= self.rank_exponent < np.inf:
+            raise ValueError(f"rank_exponent is {self.rank_exponent}: give zero or more")
+
+    def progress(self, ratio: ArrayLike) -> FloatArray:
+        """Progress phi of a device with a sketching ratio, relative to one at full rank.
+
+        Parameters
+        ----------
+        ratio : array_like, any shape
+            Sketching ratio k/r in (0, 1].
+
+        Returns
+        -------
+        ndarray, same shape
+        """
+        return np.asarray(ratio, dtype=np.float64) ** self.rank_exponent
+
+    def rounds(
+        self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, probability: ArrayLike
+    ) -> FloatArray:
+        """Expected number of rounds of a plan; the last axis runs over devices.
+
+        Parameters
+        ----------
+        weight : array_like, shape (N,)
+            Data weights a_n, which sum to one.
+        variance : array_like, shape (N,)
+            Variance shares A_n.
+        ratio : array_like, shape (..., N)
+            Sketching ratios k_n/r.
+        probability : array_like, shape (..., N)
+            Sampling probabilities q_n.
+
+        Returns
+        -------
+        ndarray, shape (...)
+            Rounds (a real number; the plan's objective needs no whole rounds).
+        """
+        ratio = np.asarray(ratio, dtype=np.float64)
+        progress = np.sum(np.asarray(weight) * self.progress(ratio), axis=-1)
+        noise = np.sum(np.asarray(variance) / (ratio * np.asarray(probability)), axis=-1)
+        return np.asarray(self.base / progress + self.sampling * noise)

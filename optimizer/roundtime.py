@@ -1,0 +1,247 @@
+"""Expected duration of a round: exact, sampled, and bounded by a surrogate."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from optimizer.problem import Problem
+from optimizer.rounds import FloatArray
+from wireless.spectrum import equal_finish_time, solo_finish_time
+from wireless.streams import uniform
+
+BoolArray = NDArray[np.bool_]
+
+EXACT_DEVICES = 12
+"""Largest fleet whose 2^N cohorts are enumerated rather than sampled."""
+
+_CHUNK = 4_000_000
+_ALWAYS = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTime:
+    """Expected duration of a round, overhead included.
+
+    Parameters
+    ----------
+    mean_s : float
+        Expected duration (s).
+    half_width_s : float
+        Half-width (s) of its 95 % confidence interval; zero when exact.
+    draws : int
+        Cohorts evaluated.
+    """
+
+    mean_s: float
+    half_width_s: float
+    draws: int
+
+
+def all_cohorts(devices: int) -> BoolArray:
+    """All cohorts of a small fleet.
+
+    Parameters
+    ----------
+    devices : int
+        Number of devices N, at most 20.
+
+    Returns
+    -------
+    ndarray of bool, shape (2**N, N)
+
+    Raises
+    ------
+    ValueError
+        If the fleet is too large.
+    """
+    if devices > 20:
+        raise ValueError(f"exact enumeration of {devices} devices: use monte-carlo above 20")
+    return np.asarray((np.arange(2**devices)[:, None] >> np.arange(devices)) & 1, dtype=np.bool_)
+
+
+def cohort_mass(present: BoolArray, probability: ArrayLike) -> FloatArray:
+    """Probability of each cohort under independent sampling.
+
+    Parameters
+    ----------
+    present : ndarray of bool, shape (C, N)
+        Cohorts.
+    probability : array_like, shape (N,)
+        Sampling probabilities q_n.
+
+    Returns
+    -------
+    ndarray, shape (C,)
+    """
+    q = np.asarray(probability, dtype=np.float64)
+    return np.asarray(np.where(present, q, 1.0 - q).prod(axis=-1))
+
+
+def cohort_time(problem: Problem, rank: ArrayLike, present: BoolArray) -> FloatArray:
+    """Duration of given cohorts without the overhead: zero for an empty one.
+
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+    rank : array_like, shape (N,)
+        Ranks k_n.
+    present : ndarray of bool, shape (C, N)
+        Cohorts.
+
+    Returns
+    -------
+    ndarray, shape (C,)
+        Seconds until all members, which finish together, have uploaded.
+    """
+    compute_s, bits = problem.compute_s(rank), problem.upload_bits(rank)
+    time_s = np.empty(len(present))
+    step = max(1, _CHUNK // problem.devices)
+    for first in range(0, len(present), step):
+        rows = slice(first, first + step)
+        time_s[rows] = equal_finish_time(
+            compute_s, bits, problem.link, problem.bandwidth_hz, present=present[rows]
+        )
+    return time_s
+
+
+def expected_round_time(
+    problem: Problem,
+    rank: ArrayLike,
+    probability: ArrayLike,
+    draws: int = 4096,
+    seed: int = 0,
+    method: Literal["exact", "monte-carlo"] | None = None,
+    purpose: str = "certificate",
+) -> RoundTime:
+    """Expected duration of a round under static equal finish, overhead included.
+
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+    rank : array_like, shape (N,)
+        Ranks k_n.
+    probability : array_like, shape (N,)
+        Sampling probabilities q_n.
+    draws : int
+        Cohorts to sample, at least 2.
+    seed : int
+        Root seed. Draw i of device n is the same number for every plan: common random numbers.
+    method : {"exact", "monte-carlo"}, optional
+        Enumeration of all cohorts or sampling; by default the first up to 12 devices.
+    purpose : str
+        Name of the random stream; other names give independent draws.
+
+    Returns
+    -------
+    RoundTime
+
+    Raises
+    ------
+    ValueError
+        If `draws` is below 2, the method is unknown or the fleet too large to enumerate.
+    """
+    if method is None:
+        method = "exact" if problem.devices <= EXACT_DEVICES else "monte-carlo"
+    if method == "exact":
+        present = all_cohorts(problem.devices)
+        mean = float(cohort_mass(present, probability) @ cohort_time(problem, rank, present))
+        return RoundTime(problem.overhead_s + mean, 0.0, len(present))
+    if method != "monte-carlo":
+        raise ValueError(f"method is {method!r}: give 'exact' or 'monte-carlo'")
+    if draws < 2:
+        raise ValueError(f"draws is {draws}: give 2 or more")
+    q = np.asarray(probability, dtype=np.float64)
+    if np.all(q == 1.0):
+        everybody = np.ones((1, problem.devices), dtype=np.bool_)
+        time_s = float(cohort_time(problem, rank, everybody)[0])
+        return RoundTime(problem.overhead_s + time_s, 0.0, 1)
+    # The draws are made in chunks as well: eight bytes each, they outweigh the cohorts.
+    step = max(1, _CHUNK // problem.devices)
+    chunks = np.split(np.arange(draws), range(step, draws, step))
+    device = np.arange(problem.devices)
+    sample = np.concatenate(
+        [
+            cohort_time(problem, rank, uniform(seed, purpose, draw[:, None], device) < q)
+            for draw in chunks
+        ]
+    )
+    half_width_s = float(1.96 * sample.std(ddof=1) / np.sqrt(draws))
+    return RoundTime(problem.overhead_s + float(sample.mean()), half_width_s, draws)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Surrogate:
+    """Upper bound of the expected round time and what each device adds to it.
+
+    ``U = T_oh + E[max_n tau_n] + sum_n q_n w_n / B``: the cohort waits for its slowest member and
+    then uploads one after the other over the full band. It is multilinear in q, exact for one
+    device, and close on links whose rate is proportional to bandwidth.
+
+    Parameters
+    ----------
+    mean_s : float
+        The bound U (s), overhead included.
+    added_s : ndarray, shape (..., N)
+        ``U(K + n) - U(K - n)`` (s), expected over the rest of the cohort, with device n at the
+        candidate ranks.
+    """
+
+    mean_s: float
+    added_s: FloatArray
+
+
+def surrogate_round_time(
+    problem: Problem, rank: ArrayLike, probability: ArrayLike, candidate: ArrayLike | None = None
+) -> Surrogate:
+    """Evaluate the surrogate of the round time with one sort, O(N log N).
+
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+    rank : array_like, shape (N,)
+        Ranks k_n; real values are allowed.
+    probability : array_like, shape (N,)
+        Sampling probabilities q_n.
+    candidate : array_like, shape (..., N), optional
+        Ranks at which each device is toggled while the others keep theirs; by default `rank`.
+
+    Returns
+    -------
+    Surrogate
+
+    Notes
+    -----
+    With F the distribution of the cohort's slowest compute time and ``Phi(t) = int_0^t F``,
+    ``E[max] = t - Phi(t)`` from the slowest device on. Without device n, F is divided by
+    ``1 - q_n`` below tau_n, so all toggles ``E[(tau - max_{-n})^+]`` read off the same Phi.
+    Source: own derivation.
+    """
+    q = np.asarray(probability, dtype=np.float64)
+    tau = problem.compute_s(rank)
+    # A device that always takes part would make F vanish and its own toggle 0/0.
+    absent = np.maximum(1.0 - q, _ALWAYS)
+    order = np.argsort(tau, kind="stable")
+    knot = np.concatenate(([0.0], tau[order]))
+    below = np.cumprod(absent[order][::-1])[::-1]
+    area = np.concatenate(([0.0], np.cumsum(np.diff(knot) * below)))
+    slowest = knot[-1]
+
+    def integral(t: FloatArray) -> FloatArray:
+        return np.asarray(np.interp(t, knot, area) + np.maximum(t - slowest, 0.0))
+
+    def transfer(k: ArrayLike) -> FloatArray:
+        bits = problem.upload_bits(k)
+        start = np.zeros_like(bits)
+        return np.asarray(solo_finish_time(start, bits, problem.link, problem.bandwidth_hz))
+
+    k = np.asarray(rank if candidate is None else candidate, dtype=np.float64)
+    t = problem.compute_s(k)
+    waiting = integral(np.minimum(t, tau)) / absent
+    waiting += np.maximum(integral(t) - integral(tau), 0.0)
+    mean_s = problem.overhead_s + (slowest - area[-1]) + float(q @ transfer(rank))
+    return Surrogate(float(mean_s), waiting + transfer(k))

@@ -1,0 +1,155 @@
+"""Sketches: unbiased, of known variance, and true submatrices."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chisquare
+from torch.nn.functional import cross_entropy
+
+from fslora.local import LocalTraining
+from fslora.methods import METHODS, Job
+from fslora.sketch import cut_stack, draw_indices, scatter_add
+from fslora.stacked import Stack
+from fslora.trainer import Learner
+
+Make = Callable[..., Learner]
+
+
+def sketch_matrix(index: np.ndarray, rank: int) -> torch.Tensor:
+    """S = (r/k) sum_j e_j e_j^T, written out."""
+    diagonal = torch.zeros(rank, dtype=torch.float64)
+    diagonal[torch.from_numpy(index)] = rank / len(index)
+    return torch.diag(diagonal)
+
+
+def test_indices_are_distinct_ascending_and_uniform() -> None:
+    rank, k, draws = 8, 3, 4000
+    count = np.zeros(rank)
+    for key in range(draws):
+        index = draw_indices(key, 2, rank, k)
+        assert index.shape == (2, k)
+        assert (np.diff(index, axis=1) > 0).all()
+        count += np.bincount(index.ravel(), minlength=rank)
+    assert chisquare(count).pvalue > 1e-3
+
+
+def test_layers_have_sets_of_their_own() -> None:
+    index = draw_indices(7, 200, 16, 4)
+    assert len({tuple(row) for row in index}) > 150
+
+
+def test_smaller_sketch_is_part_of_the_larger() -> None:
+    large, small = draw_indices(3, 5, 16, 9), draw_indices(3, 5, 16, 4)
+    assert all(set(s) <= set(b) for s, b in zip(small, large, strict=True))
+
+
+def test_full_sketch_is_everything() -> None:
+    assert (draw_indices(3, 5, 16, 16) == np.arange(16)).all()
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_variance_identity(k: int) -> None:
+    # E||s B S A - s B A||_F^2 = s^2 (r-k)/(k(r-1)) [r sum_j |b_j|^2 |a_j|^2 - |BA|_F^2], summed
+    # over all index sets, so exactly.
+    from itertools import combinations
+
+    rank, scale = 5, 0.7
+    draws = torch.Generator().manual_seed(2)
+    a = torch.randn(rank, 7, generator=draws, dtype=torch.float64)
+    b = torch.randn(4, rank, generator=draws, dtype=torch.float64)
+    sets = [np.array(chosen) for chosen in combinations(range(rank), k)]
+    products = []
+    for index in sets:
+        cut_a, cut_b = cut_stack(a, b, [index])
+        products.append(scale * rank / k * cut_b[0] @ cut_a[0])
+    mean = torch.stack(products).mean(0)
+    torch.testing.assert_close(mean, scale * b @ a)
+    variance = torch.stack([(p - scale * b @ a).square().sum() for p in products]).mean()
+    norms = (b.square().sum(0) * a.square().sum(1)).sum()
+    factor = (rank - k) / (k * (rank - 1)) if rank > 1 else 0.0
+    expected = scale**2 * factor * (rank * norms - (b @ a).square().sum())
+    torch.testing.assert_close(variance, expected)
+
+
+def test_sketched_step_equals_autograd_through_the_written_out_sketch(make_learner: Make) -> None:
+    job = Job(2, 2, 55)
+    local = LocalTraining(steps=1, batch=2, learning_rate=0.5)
+    learner = make_learner(local=local)
+    update = learner.train([job])[0]
+
+    a = {n: t.clone().requires_grad_(True) for n, t in learner.adapter.a.items()}
+    b = {n: t.clone().requires_grad_(True) for n, t in learner.adapter.b.items()}
+    index = {n: update.slice.indices[layer] for layer, n in enumerate(a)}
+    sketched = {n: b[n] @ sketch_matrix(index[n], 6) for n in a}
+    stack = Stack(
+        {n: t.unsqueeze(0) for n, t in a.items()},
+        {n: t.unsqueeze(0) for n, t in sketched.items()},
+        {},
+        torch.full((1, 1, 1), learner.lora.scale, dtype=torch.float64),
+    )
+    batches = learner.batches([job])
+    tokens, length = batches.tokens[0, 0], batches.length[0, 0]
+    with learner.model.using(stack):
+        logits = learner.model.logits(tokens, length)
+    cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()).backward()
+    for name in a:
+        rows = torch.from_numpy(index[name])
+        grad_a, grad_b = a[name].grad, b[name].grad
+        assert grad_a is not None
+        assert grad_b is not None
+        torch.testing.assert_close(update.delta_a[name], -0.5 * grad_a[rows])
+        torch.testing.assert_close(update.delta_b[name], -0.5 * grad_b[:, rows])
+        outside = torch.ones(6, dtype=torch.bool)
+        outside[rows] = False
+        assert not grad_a[outside].any()
+        assert not grad_b[:, outside].any()
+
+
+def test_merge_moves_only_the_ranks_that_were_sent(make_learner: Make) -> None:
+    learner = make_learner("classification")
+    before_a = {n: t.clone() for n, t in learner.adapter.a.items()}
+    before_b = {n: t.clone() for n, t in learner.adapter.b.items()}
+    updates = learner.train([Job(0, 2, 8), Job(1, 1, 9)])
+    learner.aggregate(updates, [0.7, 2.5])
+    for layer, name in enumerate(before_a):
+        sent = {int(j) for update in updates for j in update.slice.indices[layer]}
+        for j in range(6):
+            same_a = torch.equal(before_a[name][j], learner.adapter.a[name][j])
+            same_b = torch.equal(before_b[name][:, j], learner.adapter.b[name][:, j])
+            assert same_a == same_b == (j not in sent)
+
+
+def test_merge_is_the_weighted_sum(make_learner: Make) -> None:
+    learner = make_learner()
+    updates = learner.train([Job(0, 6, 8), Job(1, 3, 9)])
+    expected = {n: t.clone() for n, t in learner.adapter.b.items()}
+    for layer, name in enumerate(expected):
+        for update, v in zip(updates, (0.7, 2.5), strict=True):
+            for place, j in enumerate(update.slice.indices[layer]):
+                expected[name][:, j] += v * update.delta_b[name][:, place]
+    learner.aggregate(updates, [0.7, 2.5])
+    for name, value in expected.items():
+        torch.testing.assert_close(learner.adapter.b[name], value)
+
+
+def test_scatter_add_is_the_adjoint_of_cutting() -> None:
+    draws = torch.Generator().manual_seed(4)
+    a = torch.randn(6, 5, generator=draws, dtype=torch.float64)
+    b = torch.randn(3, 6, generator=draws, dtype=torch.float64)
+    index = np.array([1, 4, 5])
+    probe_a = torch.randn(3, 5, generator=draws, dtype=torch.float64)
+    probe_b = torch.randn(3, 3, generator=draws, dtype=torch.float64)
+    into_a, into_b = torch.zeros_like(a), torch.zeros_like(b)
+    scatter_add(into_a, into_b, index, probe_a, probe_b, 1.0)
+    cut_a, cut_b = cut_stack(a, b, [index])
+    torch.testing.assert_close((cut_a[0] * probe_a).sum(), (a * into_a).sum())
+    torch.testing.assert_close((cut_b[0] * probe_b).sum(), (b * into_b).sum())
+
+
+def test_fedit_refuses_sketches() -> None:
+    assert METHODS["fedit"].accepts(8, 8)
+    assert not METHODS["fedit"].accepts(8, 7)
+    assert METHODS["fslora"].accepts(8, 1)
+    assert not METHODS["fslora"].accepts(8, 9)

@@ -1,0 +1,76 @@
+"""What a problem accepts, and what its arrays mean."""
+
+import numpy as np
+import pytest
+
+from optimizer import RoundModel
+from wireless.link import LinearLink
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("weight", [0.5, 0.5, 0.5]),
+        ("weight", [1.5, -0.5, 0.0]),
+        ("weight", [[1.0]]),
+        ("gradient_norm", [0.0, 0.0, 0.0]),
+        ("gradient_norm", [1.0, 1.0]),
+        ("compute_base_s", [1.0, np.nan, 1.0]),
+        ("compute_per_rank_s", [1.0, -1.0, 1.0]),
+        ("fixed_bits", -1.0),
+        ("bits_per_rank", np.inf),
+        ("link", LinearLink(np.ones(2))),
+        ("bandwidth_hz", 0.0),
+        ("overhead_s", 0.0),
+        ("rank", 0),
+        ("rank_cap", [1, 2, 9]),
+        ("rank_cap", [0, 2, 8]),
+        ("rank_cap", [1.5, 2, 8]),
+        ("min_probability", 0.0),
+        ("min_probability", 1.5),
+        ("min_cohort", 4.0),
+        ("min_cohort", -1.0),
+    ],
+)
+def test_bad_field_is_named(make_problem, field, value):
+    with pytest.raises(ValueError, match=f"^{field} "):
+        make_problem(3, 0, **{field: value})
+
+
+def test_an_upload_without_bits_is_refused(make_problem):
+    with pytest.raises(ValueError, match="bits_per_rank"):
+        make_problem(3, 0, fixed_bits=0.0, bits_per_rank=0.0)
+
+
+@pytest.mark.parametrize("field", ["base", "sampling", "rank_exponent"])
+def test_round_model_names_bad_constants(field):
+    with pytest.raises(ValueError, match=f"^{field} "):
+        RoundModel(**{field: -1.0})
+
+
+def test_time_and_bits_are_affine_in_the_rank(make_problem):
+    p = make_problem(4, 0)
+    ranks = np.array([[1, 1, 1, 1], [2, 3, 4, 5]])
+    np.testing.assert_allclose(p.compute_s(ranks), p.compute_base_s + ranks * p.compute_per_rank_s)
+    np.testing.assert_allclose(p.upload_bits(ranks), 1e4 + ranks * p.bits_per_rank)
+
+
+def test_the_unit_of_the_gradients_does_not_matter(make_problem):
+    p = make_problem(5, 1)
+    scaled = make_problem(5, 1, gradient_norm=7.0 * p.gradient_norm)
+    np.testing.assert_allclose(scaled.variance, p.variance)
+    even = make_problem(5, 1, weight=np.full(5, 0.2), gradient_norm=np.full(5, 3.0))
+    np.testing.assert_allclose(even.variance, 1 / 25)
+
+
+def test_round_model_against_the_measured_pilots():
+    """Rounds of 30 equal devices at (q, k/r), and what training took."""
+    weight, variance = np.full(30, 1 / 30), np.full(30, 1 / 900)
+    for q, ratio, measured in ((1, 1, 14), (0.3, 1, 18), (0.1, 1, 20), (0.3, 0.25, 52)):
+        rounds = RoundModel().rounds(weight, variance, np.full(30, ratio), np.full(30, q))
+        assert rounds == pytest.approx(measured, rel=0.11)
+
+
+def test_full_participation_at_full_rank_takes_base_and_noise():
+    rounds = RoundModel(base=10, sampling=4).rounds([0.5, 0.5], [0.25, 0.25], [1, 1], [1, 1])
+    assert rounds == pytest.approx(12.0)
