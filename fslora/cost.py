@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from fslora.local import LocalTraining, device_losses
 from fslora.lora import Adapter, Layout
-from fslora.methods.base import Method, Slice
+from fslora.methods.base import Method
 from fslora.stacked import Stack, StackedModel
 from fslora.tasks import Task
 
@@ -103,10 +103,10 @@ def count_cost(
     weight_bytes
         Size of one frozen weight in memory.
     """
+    one, two = (Adapter.fresh(shape, layout, k, 0, torch.float32) for k in (1, 2))
     model = StackedModel(shape, layout)
-    (flops_1, saved_1), (flops_2, saved_2) = (
-        _count_step(model, layout, sketch_rank, local.batch, length, task) for sketch_rank in (1, 2)
-    )
+    flops_1, saved_1 = _count_step(model, one, local.batch, length, task)
+    flops_2, saved_2 = _count_step(model, two, local.batch, length, task)
     tokens = local.batch * length
     # Factor, gradient and, with momentum, velocity, each in 4-byte numbers.
     copies = 4 * (3 if local.momentum else 2)
@@ -126,12 +126,10 @@ def count_cost(
 
 
 def _count_step(
-    model: StackedModel, layout: Layout, sketch_rank: int, batch: int, length: int, task: Task
+    model: StackedModel, adapter: Adapter, batch: int, length: int, task: Task
 ) -> tuple[int, int]:
     """Floating-point operations, and bytes saved for the backward pass, of one device's step."""
-    adapter = Adapter.fresh(model.model, layout, sketch_rank, 0, torch.float32)
-    every = np.tile(np.arange(sketch_rank), (len(layout.layers), 1))
-    stack = Stack.cut(adapter, [Slice(every, 1.0)], 1.0)
+    stack = Stack.whole(adapter, 1.0)
     parameters = stack.parameters()
     for parameter in parameters:
         parameter.requires_grad_(True)
