@@ -1,0 +1,46 @@
+"""Expected bandwidth of a device, where it is known."""
+
+import numpy as np
+import pytest
+
+from optimizer.share import expected_bandwidth
+from wireless.link import LinearLink
+
+SAME = {
+    "weight": np.full(4, 0.25),
+    "gradient_norm": np.ones(4),
+    "compute_base_s": np.full(4, 2.0),
+    "compute_per_rank_s": np.zeros(4),
+    "link": LinearLink(np.full(4, 3.0)),
+    "rank_cap": np.full(4, 8),
+}
+
+
+def test_alone_in_the_cell_a_device_gets_the_whole_band(make_problem) -> None:
+    problem = make_problem(1, 0)
+    band = expected_bandwidth(problem, problem.rank_cap, [0.3], seed=1)
+    np.testing.assert_allclose(band, problem.bandwidth_hz, rtol=1e-9)
+
+
+def test_equal_devices_that_always_take_part_share_equally(make_problem) -> None:
+    problem = make_problem(4, 0, **SAME)
+    band = expected_bandwidth(problem, np.full(4, 8), np.ones(4), seed=1)
+    np.testing.assert_allclose(band, problem.bandwidth_hz / 4, rtol=1e-9)
+
+
+def test_equal_devices_get_the_mean_of_one_over_the_cohort(make_problem) -> None:
+    # Given that a device is in, 1 + Binomial(3, q) share; E[1/(1+K)] = (1-(1-q)^4) / (4 q).
+    problem, q = make_problem(4, 0, **SAME), 0.4
+    band = expected_bandwidth(problem, np.full(4, 8), np.full(4, q), seed=1)
+    expected = problem.bandwidth_hz * (1 - (1 - q) ** 4) / (4 * q)
+    # 16384 draws of a share whose deviation is below 0.3 of the band.
+    assert band == pytest.approx(np.full(4, expected), abs=5 * 0.3e6 / 128)
+
+
+def test_small_tables_change_nothing(make_problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = make_problem(6, 3)
+    rank, q = problem.rank_cap, np.linspace(0.1, 1.0, 6)
+    monkeypatch.setattr("optimizer.share._COHORTS", 600)
+    whole = expected_bandwidth(problem, rank, q, seed=2)
+    monkeypatch.setattr("optimizer.share._CELLS", 600)
+    np.testing.assert_array_equal(expected_bandwidth(problem, rank, q, seed=2), whole)
