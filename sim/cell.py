@@ -60,7 +60,7 @@ class Cell:
         on_interval: Callable[[Interval], None],
         on_spectrum: Callable[[Spectrum], None],
     ) -> None:
-        self.env = simpy.Environment()
+        self.env = simpy.Environment(0.0)
         self._on_interval = on_interval
         self._on_spectrum = on_spectrum
         self._sending: dict[int, float] = {}
@@ -93,9 +93,7 @@ class Cell:
         yield self.env.timeout(job.compute_s)
         spent = compute_energy_j(job.compute_power_w, job.compute_s)
         self._on_interval(
-            Interval(
-                job.round, job.device, "compute", start, self.env.now, energy_j=float(spent)
-            )
+            Interval(job.round, job.device, "compute", start, self.env.now, energy_j=float(spent))
         )
         start = self.env.now
         seconds = 8 * job.upload_bytes / job.rate_bps

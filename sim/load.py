@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from sim.errors import InputError
-from sim.scenario import Scenario
+from sim.scenario import BY_NAME, Scenario
 
 
 class _Loader(yaml.SafeLoader):
@@ -120,7 +120,7 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     try:
-        tree = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        tree = yaml.load(text, Loader=_Loader)  # a SafeLoader
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
@@ -140,7 +140,9 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
     if not equals or not all(names):
         raise InputError(f"--set {assignment}: expected KEY=VALUE, such as radio.bandwidth_hz=2e6")
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506  # a SafeLoader
+        value = yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except InputError as error:
+        raise InputError(f"--set {assignment}: {error}") from None
     except yaml.YAMLError:
         raise InputError(f"--set {assignment}: '{text}' is not a YAML value") from None
     place = tree
@@ -148,7 +150,7 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
         inner = place.get(name)
         if inner is None:
             inner = {}
-        elif isinstance(inner, str):
+        elif isinstance(inner, str) and name in BY_NAME:
             inner = {"name": inner}
         elif not isinstance(inner, dict):
             raise InputError(f"--set {assignment}: '{name}' is a value, it holds no keys")
@@ -190,6 +192,7 @@ def policy_names() -> list[str]:
 
 
 def _requirement(message: str) -> str:
+    message = message.partition(" after validation")[0]
     lowered = message.removeprefix("Input should ").removeprefix("String should ")
     if lowered == message:
         return message[0].lower() + message[1:]

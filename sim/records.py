@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from optimizer import Plan
 from optimizer.share import expected_bandwidth
 from sim.errors import InputError
-from sim.scenario import Scenario
+from sim.scenario import dump_scenario
 from sim.system import System
 from sim.timeline import (
     TABLES,
@@ -28,6 +28,18 @@ from sim.timeline import (
 from wireless import streams
 
 
+def check_folder(out: Path) -> None:
+    """Refuse an occupied run directory before any work is done.
+
+    Raises
+    ------
+    InputError
+        If `out` exists and is not an empty folder.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: not an empty folder; name another or remove it")
+
+
 def new_folder(out: Path) -> Path:
     """Make an empty run directory.
 
@@ -36,8 +48,7 @@ def new_folder(out: Path) -> Path:
     InputError
         If `out` exists and is not an empty folder, or cannot be made.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: not an empty folder; name another or remove it")
+    check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -173,6 +184,13 @@ def plan_rows(system: System, plan: Plan, round_index: int) -> list[PlanRow]:
     ]
 
 
-def dump_scenario(scenario: Scenario) -> str:
-    """The resolved scenario as YAML, every default written out."""
-    return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+def plan_summary(plan: Plan) -> dict[str, Any]:
+    """A plan's figures as `summary.json` holds them."""
+    return {
+        "policy": plan.policy,
+        "expected_round_s": plan.expected_round_s,
+        "rounds": plan.rounds,
+        "objective_s": plan.objective_s,
+        "mean_rank": float(plan.rank.mean()),
+        **dataclasses.asdict(plan.certificate),
+    }

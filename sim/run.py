@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ import numpy as np
 
 from fslora.evaluate import Evaluation
 from fslora.save import save_adapter
+from fslora.tasks import METRIC
 from fslora.trainer import Diverged, Learner
 from optimizer import Plan
 from sim.cell import Cell
-from sim.records import Records, new_folder
+from sim.errors import RunError
+from sim.progress import Step
+from sim.records import Records, new_folder, plan_summary
 from sim.scenario import Scenario
 from sim.schedules import SCHEDULES, Finished
 from sim.stopping import TargetWatch
@@ -27,26 +29,6 @@ from sim.system import System, build_system, host_device, make_learner, make_pla
 from sim.timeline import HostRow, Round
 
 _PACKAGES = ("fslora-sim", "torch", "transformers", "peft", "numpy", "scipy", "simpy")
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is.
-
-    Parameters
-    ----------
-    round, rounds
-        The last finished round, and the most there will be.
-    time_s
-        Simulated time.
-    eval_loss
-        Last held-out loss.
-    """
-
-    round: int
-    rounds: int
-    time_s: float
-    eval_loss: float
 
 
 class Stopwatch:
@@ -86,7 +68,7 @@ class Run:
         learner: Learner,
         records: Records,
         watch: Stopwatch,
-        tell: Callable[[Progress], None],
+        tell: Callable[[Step], None],
     ) -> None:
         self._system = system
         self._plan = plan
@@ -101,12 +83,13 @@ class Run:
         self.time_s = 0.0
         self.energy_j = 0.0
 
-    def begin(self) -> None:
-        """Evaluate and record the state before training, round 0."""
+    def begin(self) -> bool:
+        """Evaluate and record the state before training, round 0; tell whether to go on."""
         self.first = self._evaluate(0, 0.0)
         self._write(
             Round(0, 0.0, 0.0, 0.0, eval_loss=self.first.loss, eval_metric=self.first.metric)
         )
+        return not (self._system.scenario.stop.at_target and self.target.reached is not None)
 
     def learn(self, done: Finished) -> bool:
         """Train the cohort of a simulated round, aggregate, record; tell whether to go on."""
@@ -165,13 +148,13 @@ class Run:
         for host in self._watch.rows(row.round):
             self._records.host(host)
         stop = self._system.scenario.stop
-        self._tell(Progress(row.round, stop.rounds, row.end_s, self.last.loss))
+        self._tell(Step(row.round, stop.rounds, row.end_s, self.last.loss))
 
 
 def run(
     scenario: Scenario,
     out: Path,
-    tell: Callable[[Progress], None] = lambda progress: None,
+    tell: Callable[[Step], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Run a scenario and write its directory.
 
@@ -195,7 +178,7 @@ def run(
     ------
     InputError
         If the scenario cannot be run.
-    Diverged
+    RunError
         If training produced values that are not finite; the files so far are left.
     """
     watch = Stopwatch()
@@ -216,13 +199,13 @@ def run(
         began = time.perf_counter()
         before = sum(watch.total.values())
         try:
-            state.begin()
-            cell = Cell(records.interval, records.spectrum)
-            cell.env.process(SCHEDULES[scenario.schedule.name](cell, system, plan, state.learn))
-            cell.env.run()
+            if state.begin():
+                cell = Cell(records.interval, records.spectrum)
+                cell.env.process(SCHEDULES[scenario.schedule.name](cell, system, plan, state.learn))
+                cell.env.run()
         except Diverged as error:
             records.log(f"stopped: {error}")
-            raise
+            raise RunError(f"{error}; files so far are in {out}") from None
         inside = sum(watch.total.values()) - before
         simulate_s = time.perf_counter() - began - inside
         watch.total["simulate"] = simulate_s
@@ -261,19 +244,13 @@ def _summary(system: System, plan: Plan, state: Run, watch: Stopwatch) -> dict[s
         **state.totals,
         "simulated_s": state.time_s,
         "energy_j": state.energy_j,
+        "metric": METRIC[scenario.data.task][0],
         "eval_loss_first": state.first.loss,
         "eval_loss_last": state.last.loss,
         "eval_metric_first": state.first.metric,
         "eval_metric_last": state.last.metric,
         "target": None if target is None else target.model_dump(),
         "reached": None if reached is None else dataclasses.asdict(reached),
-        "plan": {
-            "policy": plan.policy,
-            "expected_round_s": plan.expected_round_s,
-            "rounds": plan.rounds,
-            "objective_s": plan.objective_s,
-            "mean_rank": float(plan.rank.mean()),
-            **dataclasses.asdict(plan.certificate),
-        },
+        "plan": plan_summary(plan),
         "host_s": watch.total,
     }

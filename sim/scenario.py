@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fslora.tasks import METRIC, Task
@@ -11,6 +12,7 @@ from fslora.tasks import METRIC, Task
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, le=1)]
+Decibel = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -61,7 +63,7 @@ class Lora(Section):
 
     rank: Count = 16
     """Global rank r."""
-    alpha: Positive = 16.0
+    alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
     """The layer adds s B A x with s = alpha / r."""
     targets: Annotated[list[str], Field(min_length=1)] = ["all-linear"]
     """Name endings of the adapted layers, or all-linear."""
@@ -72,11 +74,11 @@ class Lora(Section):
 class Training(Section):
     """Local training on every device, and what the host may use for it."""
 
-    steps: Count = 5
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 5
     """Local steps per round, H."""
-    batch: Count = 4
+    batch: Annotated[int, Field(ge=1, le=100_000)] = 4
     """Examples per step."""
-    learning_rate: Positive = 0.1
+    learning_rate: Annotated[float, Field(gt=0, le=1e30)] = 0.1
     """Step size of local SGD."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum of local SGD."""
@@ -84,9 +86,9 @@ class Training(Section):
     """Largest gradient norm of a device; null for none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the host trains; auto takes the GPU if there is one."""
-    threads: Count = 2
+    threads: Annotated[int, Field(ge=1, le=1024)] = 2
     """CPU threads; part of the scenario since it changes the order of sums."""
-    memory_gib: Positive = 1.0
+    memory_gib: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Memory for one stack of devices; decides how many train at once (GiB)."""
 
 
@@ -106,18 +108,18 @@ class FleetChoice(Section):
     """Number of devices N."""
     preset: str = "phone-snapdragon-778g"
     """The median device; see `sim list devices`."""
-    compute_sigma: NonNegative = 0.78
+    compute_sigma: Annotated[float, Field(ge=0, le=10)] = 0.78
     """Spread of compute speed: standard deviation of its natural logarithm."""
-    memory_sigma: NonNegative = 0.3
+    memory_sigma: Annotated[float, Field(ge=0, le=10)] = 0.3
     """Spread of memory, likewise."""
 
 
 class Radio(Section):
     """One cell, an uplink shared by frequency division, a broadcast downlink (TR 38.901 UMa)."""
 
-    bandwidth_hz: Positive = 1e6
+    bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e6
     """Uplink band shared by the devices of a round (Hz)."""
-    downlink_bandwidth_hz: Positive = 5e6
+    downlink_bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = 5e6
     """Downlink band of the broadcast (Hz)."""
     carrier_hz: Annotated[float, Field(ge=0.5e9, le=100e9)] = 3.5e9
     """Carrier frequency, 0.5 to 100 GHz (Hz)."""
@@ -127,17 +129,21 @@ class Radio(Section):
     """No device is closer to the base station, at least 10 m (m)."""
     fading: Literal["rayleigh", "none"] = "rayleigh"
     """rayleigh: mean rate over Rayleigh fading; none: a constant channel."""
-    bs_power_dbm: float = 43.0
+    bs_height_m: Annotated[float, Field(ge=10, le=150)] = 25.0
+    """Height of the base station's antenna (m)."""
+    device_height_m: Annotated[float, Field(ge=1.5, le=22.5)] = 1.5
+    """Height of the devices (m)."""
+    bs_power_dbm: Annotated[float, Field(ge=-100, le=100)] = 43.0
     """Transmit power of the base station (dBm)."""
-    bs_antenna_gain_db: float = 8.0
+    bs_antenna_gain_db: Annotated[float, Field(ge=-100, le=100)] = 8.0
     """Antenna gain at the base station (dB)."""
-    bs_noise_figure_db: NonNegative = 5.0
+    bs_noise_figure_db: Decibel = 5.0
     """Noise figure of the base station (dB)."""
-    device_noise_figure_db: NonNegative = 9.0
+    device_noise_figure_db: Decibel = 9.0
     """Noise figure of a device (dB)."""
-    extra_loss_db: NonNegative = 0.0
+    extra_loss_db: Decibel = 0.0
     """Further loss on every link, such as walls (dB)."""
-    snr_gap_db: NonNegative = 1.73
+    snr_gap_db: Decibel = 1.73
     """Gap to the Shannon rate (dB)."""
 
     @model_validator(mode="after")
@@ -153,11 +159,11 @@ class Radio(Section):
 class Rounds(Section):
     """Round model: rounds = base / sum a (k/r)^p + sampling * sum A (r/k) / q; see the docs."""
 
-    base: Positive = 14.0
+    base: Annotated[float, Field(gt=0, le=1e9)] = 14.0
     """Rounds with everybody at full rank."""
-    sampling: NonNegative = 20.0
+    sampling: Annotated[float, Field(ge=0, le=1e9)] = 20.0
     """Weight of the sampling variance."""
-    rank_exponent: Positive = 0.8
+    rank_exponent: Annotated[float, Field(gt=0, le=10)] = 0.8
     """p: how progress falls with the sketching ratio."""
 
 
@@ -191,12 +197,10 @@ class Uniform(PolicyChoice):
 
 
 class Full(PolicyChoice):
-    """Everybody, every round."""
+    """Everybody, every round, at each device's largest rank."""
 
     name: Literal["full"]
     """full"""
-    rank: Count | None = None
-    """Common rank; null for each device's largest."""
 
 
 class Synchronous(Section):
@@ -237,6 +241,10 @@ class Output(Section):
     """Rounds between evaluations; round 0 and the last are always evaluated."""
 
 
+#: Sections that may be given as a bare name.
+BY_NAME = ("method", "policy", "schedule")
+
+
 class Scenario(Section):
     """A whole run."""
 
@@ -256,7 +264,7 @@ class Scenario(Section):
     stop: Stop = Stop()
     output: Output = Output()
 
-    @field_validator("method", "policy", "schedule", mode="before")
+    @field_validator(*BY_NAME, mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         """`policy: joint` is short for `policy: {name: joint}`."""
@@ -292,6 +300,14 @@ class Scenario(Section):
                     f"stop.target.metric = '{self.stop.target.metric}': "
                     f"task {self.data.task} measures {' and '.join(known)}"
                 )
+        if self.data.source == "builtin:stdlib":
+            for key in ("label_column", "group_column", "held_out"):
+                given = getattr(self.data, key)
+                if given is not None:
+                    raise ValueError(
+                        f"data.{key} = '{given}': builtin:stdlib brings classes, groups and a "
+                        "held-out part; leave it out, or name a file as data.source"
+                    )
         if (
             self.data.task == "classification"
             and self.data.source != "builtin:stdlib"
@@ -301,3 +317,8 @@ class Scenario(Section):
                 "data.label_column = null: classification of a file needs its class column"
             )
         return self
+
+
+def dump_scenario(scenario: Scenario) -> str:
+    """The resolved scenario as YAML, every default written out."""
+    return yaml.safe_dump(scenario.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

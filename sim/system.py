@@ -56,7 +56,7 @@ class Workload:
     def weight(self) -> NDArray[np.float64]:
         """Data weights a_n: each device's share of the training examples, (N,)."""
         samples = np.array([len(shard) for shard in self.shards], dtype=np.float64)
-        return samples / samples.sum()
+        return np.asarray(samples / samples.sum())
 
     def expected_tokens(self) -> NDArray[np.float64]:
         """Tokens a device trains on in a round, on average over its data, (N,)."""
@@ -103,8 +103,10 @@ def build_system(scenario: Scenario) -> System:
     """
     try:
         workload = _workload(scenario)
-    except (DataError, ModelError) as error:
-        raise InputError(str(error)) from None
+    except DataError as error:
+        raise InputError(f"data: {error}") from None
+    except ModelError as error:
+        raise InputError(f"model.name: {error}") from None
     radio = _radio(scenario)
     choice = scenario.fleet
     fleet = draw_fleet(
@@ -230,9 +232,20 @@ def _workload(scenario: Scenario) -> Workload:
         corpus = load_table(
             data.source, data.text_column, data.label_column, data.group_column, data.held_out
         )
+    shape = shape_of(scenario.model.name, data.task, len(corpus.label_names), tokenizer.pad_token)
+    positions = getattr(shape.config, "max_position_embeddings", data.length)
+    if data.length > positions:
+        raise InputError(
+            f"data.length = {data.length}: {scenario.model.name} takes at most {positions} tokens"
+        )
     dataset = tokenize(corpus, tokenizer, data.task, data.length, data.held_out_per_group)
     if data.partition == "dirichlet" and not dataset.label_names:
         raise InputError("data.partition = 'dirichlet': needs classes; set data.label_column")
+    if len(dataset.train) < scenario.fleet.devices:
+        raise InputError(
+            f"fleet.devices = {scenario.fleet.devices}: {data.source} has only "
+            f"{len(dataset.train)} training examples; take fewer devices or more data"
+        )
     shards = partition(
         dataset.train,
         data.partition,
@@ -240,19 +253,12 @@ def _workload(scenario: Scenario) -> Workload:
         streams.key(scenario.seed, "partition"),
         data.alpha,
     )
-    classes = len(dataset.label_names)
-    shape = shape_of(scenario.model.name, data.task, classes, tokenizer.pad_token)
     try:
         layout = find_layout(
             shape, tuple(scenario.lora.targets), heads=data.task == "classification"
         )
     except ValueError as error:
         raise InputError(f"lora.targets = {scenario.lora.targets}: {error}") from None
-    positions = getattr(shape.config, "max_position_embeddings", data.length)
-    if data.length > positions:
-        raise InputError(
-            f"data.length = {data.length}: {scenario.model.name} takes at most {positions} tokens"
-        )
     local = LocalTraining(
         training.steps,
         training.batch,
@@ -275,9 +281,7 @@ def _workload(scenario: Scenario) -> Workload:
     lora = LoraSpec(
         scenario.lora.rank, scenario.lora.alpha, tuple(scenario.lora.targets), scenario.lora.rslora
     )
-    return Workload(
-        dataset, shards, layout, lora, local, method, cost, tokenizer.pad_token
-    )
+    return Workload(dataset, shards, layout, lora, local, method, cost, tokenizer.pad_token)
 
 
 def _radio(scenario: Scenario) -> RadioParameters:
@@ -288,6 +292,8 @@ def _radio(scenario: Scenario) -> RadioParameters:
         carrier_hz=radio.carrier_hz,
         cell_radius_m=radio.cell_radius_m,
         min_distance_m=radio.min_distance_m,
+        bs_height_m=radio.bs_height_m,
+        ut_height_m=radio.device_height_m,
         bs_power_dbm=radio.bs_power_dbm,
         bs_antenna_gain_db=radio.bs_antenna_gain_db,
         bs_noise_figure_db=radio.bs_noise_figure_db,

@@ -135,4 +135,4 @@ def job_compute_s(system: System, jobs: tuple[Job, ...]) -> NDArray[np.float64]:
     device = np.array([job.device for job in jobs])
     tokens = np.array([system.workload.tokens(job) for job in jobs])
     rank = np.array([job.rank for job in jobs])
-    return system.workload.cost.flops(rank, tokens) / system.fleet.compute_flops[device]
+    return np.asarray(system.workload.cost.flops(rank, tokens) / system.fleet.compute_flops[device])

@@ -1,0 +1,72 @@
+"""What a scenario can choose from, by kind."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+
+def _methods() -> list[tuple[str, str]]:
+    from fslora.methods import METHODS
+
+    return [
+        (name, _first_line(inspect.getmodule(type(method)))) for name, method in METHODS.items()
+    ]
+
+
+def _policies() -> list[tuple[str, str]]:
+    from optimizer.policies import POLICIES
+
+    return [(name, _first_line(inspect.getmodule(policy))) for name, policy in POLICIES.items()]
+
+
+def _schedules() -> list[tuple[str, str]]:
+    from sim.schedules import SCHEDULES
+
+    return [(name, _first_line(inspect.getmodule(each))) for name, each in SCHEDULES.items()]
+
+
+def _devices() -> list[tuple[str, str]]:
+    from wireless.devices import PRESETS
+
+    return [
+        (
+            name,
+            f"{each.flops / 1e9:g} GFLOP/s, {each.memory_bytes / 1e9:g} GB, "
+            f"{each.compute_power_w:g} W; {each.source}",
+        )
+        for name, each in PRESETS.items()
+    ]
+
+
+def _models() -> list[tuple[str, str]]:
+    return [
+        ("builtin:tiny-llama", "byte-level Llama, 886 k parameters, weights inside the package"),
+        ("ORGANISATION/NAME", "a Hugging Face model with safetensors weights"),
+        ("FOLDER", "a folder with config.json and safetensors weights"),
+    ]
+
+
+def _data() -> list[tuple[str, str]]:
+    return [
+        ("builtin:stdlib", "source of ten standard-library packages of this interpreter"),
+        ("FILE.csv, FILE.jsonl", "text, and optionally class and group, by column"),
+        ("datasets:NAME", "a data set of the datasets library (extra `datasets`)"),
+    ]
+
+
+def _first_line(documented: object) -> str:
+    return (inspect.getdoc(documented) or "").split("\n", 1)[0]
+
+
+CATALOGUE: Mapping[str, Callable[[], list[tuple[str, str]]]] = MappingProxyType(
+    {
+        "methods": _methods,
+        "policies": _policies,
+        "schedules": _schedules,
+        "devices": _devices,
+        "models": _models,
+        "data": _data,
+    }
+)

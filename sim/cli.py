@@ -1,0 +1,225 @@
+"""The command line, `sim`.
+
+Heavy packages are imported inside the commands that use them, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="sim",
+    help="Co-simulate federated LoRA fine-tuning over a wireless network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ScenarioFile = Annotated[Path, typer.Argument(help="Scenario in YAML.", metavar="SCENARIO")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override a key: a.b=value.", metavar="KEY=VALUE")
+]
+RunFolders = Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")]
+
+
+@app.command()
+def run(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write; by default runs/NAME-SEED.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Root seed.")] = None,
+    overrides: Overrides = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to train: auto, cpu or cuda.", metavar="DEVICE")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
+) -> None:
+    """Run one co-simulation and write its directory."""
+    from sim.load import load_scenario
+
+    assignments = list(overrides or [])
+    if seed is not None:
+        assignments.append(f"seed={seed}")
+    if device is not None:
+        assignments.append(f"training.device={device}")
+    checked = load_scenario(scenario, assignments)
+    folder = out or Path("runs") / f"{checked.name}-{checked.seed}"
+
+    from sim.records import check_folder
+
+    check_folder(folder)
+
+    from sim.run import run as simulate
+    from sim.show import progress, run_table
+
+    with progress(quiet) as tell:
+        summary = simulate(checked, folder, tell)
+    if not quiet:
+        run_table(summary, folder)
+
+
+@app.command()
+def validate(scenario: ScenarioFile, overrides: Overrides = None) -> None:
+    """Check a scenario and print it with every default written out."""
+    from sim.load import load_scenario
+    from sim.scenario import dump_scenario
+
+    print(dump_scenario(load_scenario(scenario, overrides or ())), end="")
+
+
+@app.command()
+def optimize(
+    scenario: ScenarioFile,
+    out: Annotated[Path | None, typer.Option(help="Write the plan as CSV.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Solve for the plan alone and show it beside the baselines."""
+    from sim.load import load_scenario
+
+    checked = load_scenario(scenario, overrides or ())
+
+    from sim.optimize import optimize as plan_and_compare
+    from sim.show import plan_table
+
+    plan_table(checked, plan_and_compare(checked, out))
+
+
+@app.command()
+def compare(
+    runs: RunFolders,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="What to reach; by default the scenarios' own target.", metavar="METRIC=VALUE"
+        ),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+) -> None:
+    """Time, bytes and energy to a target, over seeds."""
+    from sim.compare import compare as compare_runs
+    from sim.compare import parse_target, write_csv
+    from sim.rundir import open_run
+    from sim.show import comparison_table
+
+    wanted = None if target is None else parse_target(target)
+    result = compare_runs([open_run(folder) for folder in runs], wanted)
+    if csv is not None:
+        write_csv(result, csv)
+    comparison_table(result)
+
+
+@app.command()
+def plot(
+    runs: RunFolders,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Picture: .png, .svg or .pdf.")] = Path(
+        "convergence.png"
+    ),
+    kind: Annotated[str, typer.Option(help="convergence: loss against simulated time.")] = (
+        "convergence"
+    ),
+) -> None:
+    """Draw finished runs."""
+    from sim.errors import InputError
+    from sim.plot import KINDS, save
+    from sim.rundir import open_run
+
+    if kind not in KINDS:
+        raise InputError(f"--kind {kind}: known: {', '.join(KINDS)}")
+    save(KINDS[kind]([open_run(folder) for folder in runs]), out)
+    print(out)
+
+
+@app.command()
+def verify(folder: Annotated[Path, typer.Argument(help="Run directory.", metavar="RUN")]) -> None:
+    """Re-check every invariant of a finished run from its files."""
+    from sim.rundir import open_run
+    from sim.verify import verify as check
+
+    verdict = check(open_run(folder))
+    for finding in verdict.findings[:50]:
+        print(finding, file=sys.stderr)
+    if verdict.findings:
+        print(f"{folder}: {len(verdict.findings)} findings in {verdict.rows} rows", file=sys.stderr)
+        raise typer.Exit(1)
+    print(f"{folder}: {verdict.rows} rows, all invariants hold")
+
+
+@app.command()
+def init(
+    file: Annotated[Path, typer.Argument(help="File to write.", metavar="FILE")] = Path(
+        "scenario.yaml"
+    ),
+) -> None:
+    """Write a scenario with every key, its default and its meaning."""
+    from sim.errors import InputError
+    from sim.template import commented_scenario
+
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write(commented_scenario())
+    except FileExistsError:
+        raise InputError(f"{file}: exists already; name another") from None
+    except OSError as error:
+        raise InputError(f"{file}: cannot be written ({error.strerror})") from None
+    print(file)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        str | None,
+        typer.Argument(
+            help="methods, policies, schedules, devices, models or data; all if not given.",
+            metavar="WHAT",
+        ),
+    ] = None,
+) -> None:
+    """Show what a scenario can choose from."""
+    from sim.catalogue import CATALOGUE
+    from sim.errors import InputError
+    from sim.show import catalogue_table
+
+    if what is not None and what not in CATALOGUE:
+        raise InputError(f"{what}: known: {', '.join(CATALOGUE)}")
+    for name in CATALOGUE if what is None else (what,):
+        catalogue_table(name, CATALOGUE[name]())
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenarios, for editors."""
+    import json
+
+    from sim.scenario import Scenario
+
+    print(json.dumps(Scenario.model_json_schema(), indent=2))
+
+
+def main() -> NoReturn:
+    """Entry point: turns refused input into one message and exit code 2."""
+    from sim.errors import InputError, RunError
+
+    try:
+        app()
+    except InputError as error:
+        _stop(error, 2)
+    except RunError as error:
+        _stop(error, 1)
+    except KeyboardInterrupt:
+        _stop("interrupted", 130)
+    sys.exit(0)
+
+
+def _stop(message: Any, code: int) -> NoReturn:
+    print(f"sim: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

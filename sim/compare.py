@@ -1,0 +1,253 @@
+"""Time, bytes and energy to a target, run by run and over seeds."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import t as student
+
+from fslora.tasks import METRIC
+from sim.errors import InputError
+from sim.rundir import RunFiles
+from sim.scenario import Target
+from sim.stopping import interpolate, meets
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one run spent to meet the target.
+
+    Parameters
+    ----------
+    round
+        Round of the evaluation that met it.
+    time_s
+        Simulated time of that evaluation.
+    interpolated_s
+        Time at which the line from the evaluation before crosses the target.
+    bytes_up, energy_j
+        Uploaded bytes and device energy up to that round.
+    """
+
+    round: int
+    time_s: float
+    interpolated_s: float
+    bytes_up: int
+    energy_j: float
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with the half-width of its 95 % Student interval (NaN for a single value)."""
+
+    mean: float
+    half_width: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One group of runs that differ in the seed alone.
+
+    Parameters
+    ----------
+    name
+        Name of the scenario.
+    runs, reached
+        How many runs, and how many of them met the target.
+    time_s, bytes_up, energy_j
+        Over the runs that met it; None if none did. Times are interpolated.
+    speedup
+        First group's time over this one's, geometric mean over common seeds with its interval's
+        ends; None for the first group, and where a run of a common seed missed the target.
+    """
+
+    name: str
+    runs: int
+    reached: int
+    time_s: Interval | None
+    bytes_up: Interval | None
+    energy_j: Interval | None
+    speedup: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Groups of runs against one target, in the order given."""
+
+    target: Target
+    rows: tuple[Row, ...]
+
+
+def parse_target(text: str) -> Target:
+    """Read `metric=value`.
+
+    Raises
+    ------
+    InputError
+        If it has another form.
+    """
+    metric, _, value = text.partition("=")
+    try:
+        return Target(metric=metric, value=float(value))
+    except ValueError:
+        raise InputError(f"--target {text}: expected metric=value, such as eval_loss=1.2") from None
+
+
+def compare(runs: Sequence[RunFiles], target: Target | None) -> Comparison:
+    """Compare groups of runs.
+
+    Parameters
+    ----------
+    runs
+        Finished runs.
+    target
+        What to reach; by default the one that all scenarios name.
+
+    Raises
+    ------
+    InputError
+        If no common target is given, a run does not measure it, or a run is given twice.
+    """
+    target = target or _common_target(runs)
+    groups: dict[str, dict[int, Cost | None]] = {}
+    names: dict[str, str] = {}
+    for run in runs:
+        costs = groups.setdefault(run.group, {})
+        if run.scenario.seed in costs:
+            raise InputError(f"{run.folder}: this scenario and seed is given twice")
+        costs[run.scenario.seed] = cost_to(run, target)
+        names[run.group] = run.scenario.name
+    first = next(iter(groups.values()))
+    rows = []
+    for group, costs in groups.items():
+        met = [cost for cost in costs.values() if cost is not None]
+        rows.append(
+            Row(
+                names[group],
+                len(costs),
+                len(met),
+                _interval([cost.interpolated_s for cost in met]),
+                _interval([cost.bytes_up for cost in met]),
+                _interval([cost.energy_j for cost in met]),
+                None if costs is first else _speedup(first, costs),
+            )
+        )
+    return Comparison(target, tuple(rows))
+
+
+def cost_to(run: RunFiles, target: Target) -> Cost | None:
+    """What a run spent to meet the target; None if it never did.
+
+    Raises
+    ------
+    InputError
+        If the run does not measure the metric.
+    """
+    known = ("eval_loss", METRIC[run.scenario.data.task][0])
+    if target.metric not in known:
+        raise InputError(
+            f"--target {target.metric}={target.value:g}: {run.folder} measures "
+            f"{' and '.join(known)}"
+        )
+    rounds = run.table("rounds.csv")
+    column = "eval_loss" if target.metric == "eval_loss" else "eval_metric"
+    bytes_up, energy = rounds["bytes_up"].cumsum(), rounds["energy_j"].cumsum()
+    before = None
+    for number in np.flatnonzero(rounds[column].notna()):
+        here = (float(rounds["end_s"].iloc[number]), float(rounds[column].iloc[number]))
+        if meets(target, here[1], run.scenario):
+            return Cost(
+                int(rounds["round"].iloc[number]),
+                here[0],
+                interpolate(before, here, target.value),
+                int(bytes_up.iloc[number]),
+                float(energy.iloc[number]),
+            )
+        before = here
+    return None
+
+
+def _common_target(runs: Sequence[RunFiles]) -> Target:
+    targets = {
+        run.scenario.stop.target.model_dump_json(): run.scenario.stop.target
+        for run in runs
+        if run.scenario.stop.target is not None
+    }
+    if len(targets) != 1 or any(run.scenario.stop.target is None for run in runs):
+        raise InputError("the runs name no common stop.target; give --target metric=value")
+    return next(iter(targets.values()))
+
+
+def _interval(values: Sequence[float]) -> Interval | None:
+    if not values:
+        return None
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) == 1:
+        return Interval(float(sample[0]), math.nan)
+    spread = sample.std(ddof=1) / math.sqrt(len(sample))
+    reach = student.ppf((1 + _CONFIDENCE) / 2, len(sample) - 1)
+    return Interval(float(sample.mean()), float(reach * spread))
+
+
+def _speedup(
+    first: dict[int, Cost | None], other: dict[int, Cost | None]
+) -> tuple[float, float, float] | None:
+    """Paired by seed: both groups then face the same fleet and draws."""
+    logs = []
+    for seed in sorted(first.keys() & other.keys()):
+        ours, theirs = first[seed], other[seed]
+        if ours is None or theirs is None:
+            return None
+        if min(ours.interpolated_s, theirs.interpolated_s) <= 0:
+            return None
+        logs.append(math.log(ours.interpolated_s / theirs.interpolated_s))
+    ratio = _interval(logs)
+    if ratio is None:
+        return None
+    return (
+        math.exp(ratio.mean),
+        math.exp(ratio.mean - ratio.half_width),
+        math.exp(ratio.mean + ratio.half_width),
+    )
+
+
+def write_csv(result: Comparison, path: Path) -> None:
+    """Write the comparison, one line per group.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be written.
+    """
+    names = ("time_s", "bytes_up", "energy_j")
+    head = ["scenario", "runs", "reached"]
+    head += [f"{name}{end}" for name in names for end in ("", "_half_width")]
+    head += ["speedup", "speedup_low", "speedup_high"]
+    try:
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(head)
+            for row in result.rows:
+                cells: list[str | int | float | None] = [row.name, row.runs, row.reached]
+                for name in names:
+                    interval: Interval | None = getattr(row, name)
+                    cells += (
+                        [None, None]
+                        if interval is None
+                        else [
+                            interval.mean,
+                            None if math.isnan(interval.half_width) else interval.half_width,
+                        ]
+                    )
+                speedup = row.speedup or (None, None, None)
+                cells += [None if x is None or math.isnan(x) else x for x in speedup]
+                writer.writerow(cells)
+    except OSError as error:
+        raise InputError(f"--csv {path}: cannot be written ({error.strerror})") from None

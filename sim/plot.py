@@ -1,0 +1,93 @@
+"""Pictures of finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from sim.errors import InputError
+from sim.rundir import RunFiles
+from sim.scenario import Target
+
+_FORMATS = (".png", ".svg", ".pdf")
+
+#: Fixed identifiers and no date, so that equal runs give equal files.
+_METADATA: Mapping[str, Mapping[str, None]] = MappingProxyType(
+    {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+)
+
+
+def convergence(runs: Sequence[RunFiles], target: Target | None = None) -> Figure:
+    """Held-out loss against simulated time, one line per run, one colour per scenario.
+
+    Parameters
+    ----------
+    runs
+        Finished runs.
+    target
+        Drawn as a level; by default the one the scenarios name, if they agree.
+    """
+    levels = {
+        run.scenario.stop.target.value
+        for run in runs
+        if run.scenario.stop.target is not None and run.scenario.stop.target.metric == "eval_loss"
+    }
+    level = target.value if target is not None else levels.pop() if len(levels) == 1 else None
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
+    colours: dict[str, str] = {}
+    for run in runs:
+        new = run.group not in colours
+        colour = colours.setdefault(run.group, f"C{len(colours) % 10}")
+        rounds = run.table("rounds.csv")
+        seen = rounds[rounds["eval_loss"].notna()]
+        axes.plot(
+            seen["end_s"],
+            seen["eval_loss"],
+            color=colour,
+            marker=".",
+            markersize=4,
+            linewidth=1.3,
+            label=run.scenario.name if new else None,
+        )
+    if level is not None:
+        axes.axhline(level, color="0.6", linewidth=0.8, linestyle="--", zorder=0)
+        axes.annotate(
+            f"target {level:g}",
+            (1.0, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, 3),
+            textcoords="offset points",
+            horizontalalignment="right",
+            color="0.4",
+            fontsize="small",
+        )
+    axes.set_xlabel("simulated time (s)")
+    axes.set_ylabel("held-out loss (nats)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure; equal figures give equal bytes.
+
+    Raises
+    ------
+    InputError
+        If the ending is not a known picture format or the file cannot be written.
+    """
+    if path.suffix not in _FORMATS:
+        raise InputError(f"-o {path}: give a name ending in {', '.join(_FORMATS)}")
+    with mpl.rc_context({"svg.hashsalt": "fslora-sim"}):
+        try:
+            figure.savefig(path, dpi=150, metadata=dict(_METADATA[path.suffix]))
+        except OSError as error:
+            raise InputError(f"-o {path}: cannot be written ({error.strerror})") from None
+
+
+KINDS = MappingProxyType({"convergence": convergence})

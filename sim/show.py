@@ -1,0 +1,165 @@
+"""What commands print: tables and a progress bar."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from sim.compare import Comparison, Interval
+from sim.optimize import Candidate
+from sim.progress import Step
+from sim.scenario import Scenario
+
+#: Columns where no terminal limits them: wider than any table.
+_PIPE_WIDTH = 1000
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
+    """A bar on standard error while a run goes on; nothing if quiet or not on a terminal."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda _: None
+        return
+    bar = Progress(
+        TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
+        BarColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task("building", total=1)
+
+        def tell(step: Step) -> None:
+            bar.update(
+                task,
+                completed=step.round,
+                total=step.rounds,
+                description=f"{step.time_s:.0f} s simulated, loss {step.eval_loss:.4f}",
+            )
+
+        yield tell
+
+
+def run_table(summary: dict[str, Any], folder: Path) -> None:
+    """The end of a run in a few lines."""
+    table = _table(f"{summary['name']}, seed {summary['seed']}")
+    reached, target = summary["reached"], summary["target"]
+    rows = [
+        ("rounds", f"{summary['rounds']}"),
+        ("simulated time", f"{summary['simulated_s']:.1f} s"),
+        ("held-out loss", f"{summary['eval_loss_first']:.4f} to {summary['eval_loss_last']:.4f}"),
+        (
+            "held-out metric",
+            f"{summary['eval_metric_first']:.4f} to {summary['eval_metric_last']:.4f} "
+            f"{summary['metric']}",
+        ),
+        ("uploaded", f"{summary['bytes_up'] / 1e6:.2f} MB"),
+        ("broadcast", f"{summary['bytes_down'] / 1e6:.2f} MB"),
+        ("device energy", f"{summary['energy_j']:.1f} J"),
+    ]
+    if target is not None:
+        when = "not reached" if reached is None else f"{reached['interpolated_s']:.1f} s"
+        rows.append((f"time to {target['metric']} {target['value']:g}", when))
+    rows.append(("host time", f"{sum(summary['host_s'].values()):.1f} s"))
+    rows.append(("files", str(folder)))
+    for row in rows:
+        table.add_row(*row)
+    _print(table)
+
+
+def plan_table(scenario: Scenario, candidates: Sequence[Candidate]) -> None:
+    """The scenario's plan and its baselines, by the round model."""
+    table = _table(
+        f"{scenario.name}: predicted time to target = rounds x mean round time",
+        "policy",
+        "time (s)",
+        "rounds",
+        "round (s)",
+        "cohort",
+        "P(empty)",
+        "rank",
+    )
+    for candidate in candidates:
+        plan = candidate.plan
+        table.add_row(
+            candidate.label,
+            f"{plan.objective_s:.1f}",
+            f"{plan.rounds:.1f}",
+            f"{plan.expected_round_s:.2f} ± {plan.certificate.half_width_s:.2f}",
+            f"{plan.certificate.expected_cohort:.2f}",
+            f"{plan.certificate.probability_empty:.2g}",
+            f"{plan.rank.mean():.2f}",
+        )
+    _print(table)
+
+
+def comparison_table(result: Comparison) -> None:
+    """Groups of runs against a target."""
+    target = result.target
+    table = _table(
+        f"to {target.metric} {target.value:g} (95 % intervals over seeds)",
+        "scenario",
+        "reached",
+        "time (s)",
+        "uploaded (MB)",
+        "energy (J)",
+        "speed-up",
+    )
+    for row in result.rows:
+        speedup = row.speedup
+        table.add_row(
+            row.name,
+            f"{row.reached} of {row.runs}",
+            _pm(row.time_s, 1.0, 1),
+            _pm(row.bytes_up, 1e-6, 1),
+            _pm(row.energy_j, 1.0, 0),
+            ""
+            if speedup is None
+            else f"{speedup[0]:.2f}"
+            if math.isnan(speedup[1])
+            else f"{speedup[0]:.2f} [{speedup[1]:.2f}, {speedup[2]:.2f}]",
+        )
+    _print(table)
+
+
+def catalogue_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Names and what they are."""
+    table = _table(title)
+    for row in rows:
+        table.add_row(*row)
+    _print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    """A table whose first column is text and whose others, if named, are numbers."""
+    table = Table(title=title, title_justify="left", show_header=bool(columns))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    return table
+
+
+def _print(table: Table) -> None:
+    """Print a table, wrapped to the terminal's width; a pipe gets whole lines."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = _PIPE_WIDTH
+    console.print(table)
+
+
+def _pm(interval: Interval | None, factor: float, digits: int) -> str:
+    if interval is None:
+        return "-"
+    mean = f"{interval.mean * factor:.{digits}f}"
+    if math.isnan(interval.half_width):
+        return mean
+    return f"{mean} ± {interval.half_width * factor:.{digits}f}"
