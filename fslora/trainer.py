@@ -102,7 +102,10 @@ class Learner:
         stack = Stack.whole(self.adapter, self.lora.scale)
         result = evaluate(self.model, stack, self.dataset.held_out, self.dataset.task)
         if not np.isfinite(result.loss):
-            raise Diverged("the held-out loss is not a finite number")
+            raise Diverged(
+                "the held-out loss is not finite; lower training.learning_rate or set "
+                "training.clip_norm"
+            )
         return result
 
     def slices(self, jobs: Sequence[Job]) -> list[Slice]:

@@ -4,6 +4,15 @@ from optimizer.cohort import Cohort, draw_cohort
 from optimizer.plan import Certificate, Plan
 from optimizer.problem import Problem
 from optimizer.rounds import RoundModel
-from optimizer.solve import solve
+from optimizer.solve import judge, solve
 
-__all__ = ["Certificate", "Cohort", "Plan", "Problem", "RoundModel", "draw_cohort", "solve"]
+__all__ = [
+    "Certificate",
+    "Cohort",
+    "Plan",
+    "Problem",
+    "RoundModel",
+    "draw_cohort",
+    "judge",
+    "solve",
+]

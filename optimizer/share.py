@@ -47,5 +47,7 @@ def expected_bandwidth(
         time_s = cohort_time(problem, rank, present.reshape(-1, devices))
         window_s = time_s.reshape(len(device), draws) - compute_s[device, None]
         link = problem.link.take(device)
-        mean_hz[device] = np.mean(link.bandwidth(bits[device] / window_s.T), axis=0)
+        need_hz = link.bandwidth(bits[device] / window_s.T)
+        # A window as short as the device can use asks, by a rounding, for more than there is.
+        mean_hz[device] = np.minimum(need_hz, problem.bandwidth_hz).mean(axis=0)
     return mean_hz

@@ -4,7 +4,8 @@ import numpy as np
 
 from optimizer.plan import Certificate, Plan
 from optimizer.policies import POLICIES
-from optimizer.problem import Problem
+from optimizer.problem import IntArray, Problem
+from optimizer.rounds import FloatArray
 from optimizer.roundtime import expected_round_time
 
 
@@ -36,6 +37,31 @@ def solve(problem: Problem, policy: str = "joint", seed: int = 0, **parameters: 
     if policy not in POLICIES:
         raise ValueError(f"policy is {policy!r}: give one of {', '.join(POLICIES)}")
     rank, probability = POLICIES[policy](problem, seed, **parameters)
+    return judge(problem, policy, rank, probability, seed)
+
+
+def judge(
+    problem: Problem, policy: str, rank: IntArray, probability: FloatArray, seed: int
+) -> Plan:
+    """Evaluate ranks and probabilities on draws kept for this purpose alone.
+
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+    policy : str
+        Name of the policy that chose them.
+    rank : ndarray of int, shape (N,)
+        Ranks.
+    probability : ndarray, shape (N,)
+        Sampling probabilities.
+    seed : int
+        Root seed of the draws.
+
+    Returns
+    -------
+    Plan
+    """
     time = expected_round_time(problem, rank, probability, seed=seed)
     rounds = problem.rounds_of(rank, probability)
     return Plan(

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from fslora.tasks import METRIC
 from sim.errors import InputError
-from sim.rundir import RunFiles
+from sim.rundir import RunFiles, group_labels
 from sim.scenario import Target
 from sim.stopping import interpolate, meets
 
@@ -58,7 +58,7 @@ class Row:
     Parameters
     ----------
     name
-        Name of the scenario.
+        Name of the scenario, with what sets it apart from others of that name.
     runs, reached
         How many runs, and how many of them met the target.
     time_s, bytes_up, energy_j
@@ -117,20 +117,19 @@ def compare(runs: Sequence[RunFiles], target: Target | None) -> Comparison:
     """
     target = target or _common_target(runs)
     groups: dict[str, dict[int, Cost | None]] = {}
-    names: dict[str, str] = {}
     for run in runs:
         costs = groups.setdefault(run.group, {})
         if run.scenario.seed in costs:
             raise InputError(f"{run.folder}: this scenario and seed is given twice")
         costs[run.scenario.seed] = cost_to(run, target)
-        names[run.group] = run.scenario.name
+    labels = group_labels(runs)
     first = next(iter(groups.values()))
     rows = []
     for group, costs in groups.items():
         met = [cost for cost in costs.values() if cost is not None]
         rows.append(
             Row(
-                names[group],
+                labels[group],
                 len(costs),
                 len(met),
                 _interval([cost.interpolated_s for cost in met]),

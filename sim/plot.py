@@ -10,7 +10,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from sim.errors import InputError
-from sim.rundir import RunFiles
+from sim.rundir import RunFiles, group_labels
 from sim.scenario import Target
 
 _FORMATS = (".png", ".svg", ".pdf")
@@ -40,6 +40,7 @@ def convergence(runs: Sequence[RunFiles], target: Target | None = None) -> Figur
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     colours: dict[str, str] = {}
+    labels = group_labels(runs)
     for run in runs:
         new = run.group not in colours
         colour = colours.setdefault(run.group, f"C{len(colours) % 10}")
@@ -52,7 +53,7 @@ def convergence(runs: Sequence[RunFiles], target: Target | None = None) -> Figur
             marker=".",
             markersize=4,
             linewidth=1.3,
-            label=run.scenario.name if new else None,
+            label=labels[run.group] if new else None,
         )
     if level is not None:
         axes.axhline(level, color="0.6", linewidth=0.8, linestyle="--", zorder=0)

@@ -135,32 +135,53 @@ class Records:
 
     def devices(self) -> None:
         """Write every device with what it did."""
-        fleet, workload = self._system.fleet, self._system.workload
-        weight = workload.weight
-        for n in range(len(fleet)):
-            self._table["devices.csv"].write(
-                DeviceRow(
-                    n,
-                    float(weight[n]),
-                    float(fleet.compute_flops[n]),
-                    float(fleet.distance_m[n]),
-                    float(fleet.path_loss_db[n] + fleet.shadowing_db[n]),
-                    float(fleet.snr_db[n]),
-                    len(workload.shards[n]),
-                    int(self._system.problem.rank_cap[n]),
-                    int(self._sampled[n]),
-                    int(self._completed[n]),
-                    int(self._bytes_up[n]),
-                    int(self._bytes_down[n]),
-                    float(self._busy_s[n]),
-                    float(self._energy_j[n]),
-                )
+        for n in range(len(self._system.fleet)):
+            row = device_row(
+                self._system,
+                n,
+                int(self._sampled[n]),
+                int(self._completed[n]),
+                int(self._bytes_up[n]),
+                int(self._bytes_down[n]),
+                float(self._busy_s[n]),
+                float(self._energy_j[n]),
             )
+            self._table["devices.csv"].write(row)
 
     def summary(self, values: dict[str, Any]) -> None:
         """Write `summary.json`."""
         text = json.dumps(values, indent=2, allow_nan=False)
         (self._folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def device_row(
+    system: System,
+    n: int,
+    sampled: int,
+    completed: int,
+    bytes_up: int,
+    bytes_down: int,
+    busy_s: float,
+    energy_j: float,
+) -> DeviceRow:
+    """Row of `devices.csv`: who device n is, with what it did."""
+    fleet, shard = system.fleet, system.workload.shards[n]
+    return DeviceRow(
+        n,
+        float(system.problem.weight[n]),
+        float(fleet.compute_flops[n]),
+        float(fleet.distance_m[n]),
+        float(fleet.path_loss_db[n] + fleet.shadowing_db[n]),
+        float(fleet.snr_db[n]),
+        len(shard),
+        int(system.problem.rank_cap[n]),
+        sampled,
+        completed,
+        bytes_up,
+        bytes_down,
+        busy_s,
+        energy_j,
+    )
 
 
 def plan_rows(system: System, plan: Plan, round_index: int) -> list[PlanRow]:

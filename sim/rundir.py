@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,41 @@ def open_run(folder: Path) -> RunFiles:
     except (OSError, ValueError, yaml.YAMLError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{folder}: not the directory of a finished run ({reason})") from None
+
+
+def group_labels(runs: Sequence[RunFiles]) -> dict[str, str]:
+    """Label per group: the scenario's name, and where names repeat, the keys that differ.
+
+    Parameters
+    ----------
+    runs
+        Finished runs.
+
+    Returns
+    -------
+    dict
+        Label by `RunFiles.group`, in order of first appearance.
+    """
+    leaves = {run.group: _leaves(run.scenario.model_dump(exclude={"seed"})) for run in runs}
+    names = {run.group: run.scenario.name for run in runs}
+    labels = {}
+    for group, name in names.items():
+        alike = [leaves[other] for other in names if names[other] == name]
+        differing = [
+            f"{key}={value}"
+            for key, value in leaves[group].items()
+            if any(other.get(key) != value for other in alike)
+        ]
+        labels[group] = " ".join([name, *differing])
+    return labels
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of a nested mapping by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            found |= _leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

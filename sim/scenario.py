@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fslora.tasks import METRIC, Task
+from optimizer.rounds import RoundModel
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Probability = Annotated[float, Field(gt=0, le=1)]
 Decibel = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=1)]
+
+
+_ROUNDS = RoundModel()
+
+NumberFormat = Literal["float32", "bfloat16", "float16"]
+
+#: Size of a number in each format.
+NUMBER_BITS: Mapping[NumberFormat, int] = MappingProxyType(
+    {"float32": 32, "bfloat16": 16, "float16": 16}
+)
 
 
 class Section(BaseModel):
@@ -29,7 +42,7 @@ class Model(Section):
 
     name: str = "builtin:tiny-llama"
     """builtin:tiny-llama, a Hugging Face id, or a folder with config.json and safetensors."""
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    dtype: NumberFormat = "float32"
     """Number format of the frozen weights."""
 
 
@@ -97,7 +110,7 @@ class MethodChoice(Section):
 
     name: str = "fslora"
     """See `sim list methods`."""
-    number_format: Literal["float32", "bfloat16", "float16"] = "float32"
+    number_format: NumberFormat = "float32"
     """Format of the numbers sent both ways; they are rounded to it."""
 
 
@@ -159,18 +172,18 @@ class Radio(Section):
 class Rounds(Section):
     """Round model: rounds = base / sum a (k/r)^p + sampling * sum A (r/k) / q; see the docs."""
 
-    base: Annotated[float, Field(gt=0, le=1e9)] = 14.0
+    base: Annotated[float, Field(gt=0, le=1e9)] = _ROUNDS.base
     """Rounds with everybody at full rank."""
-    sampling: Annotated[float, Field(ge=0, le=1e9)] = 20.0
+    sampling: Annotated[float, Field(ge=0, le=1e9)] = _ROUNDS.sampling
     """Weight of the sampling variance."""
-    rank_exponent: Annotated[float, Field(gt=0, le=10)] = 0.8
+    rank_exponent: Annotated[float, Field(ge=0, le=10)] = _ROUNDS.rank_exponent
     """p: how progress falls with the sketching ratio."""
 
 
 class PolicyChoice(Section):
     """What every policy has."""
 
-    min_probability: Probability = 0.05
+    min_probability: Probability = 0.02
     """No device is sampled more rarely."""
     min_cohort: NonNegative = 1.0
     """Least expected number of sampled devices."""
@@ -269,6 +282,11 @@ class Scenario(Section):
     def _by_name(cls, value: Any) -> Any:
         """`policy: joint` is short for `policy: {name: joint}`."""
         return {"name": value} if isinstance(value, str) else value
+
+    @field_validator("policy", mode="before")
+    @classmethod
+    def _joint_by_default(cls, value: Any) -> Any:
+        return {"name": "joint", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

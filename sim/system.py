@@ -17,12 +17,10 @@ from fslora.models import ModelError, load_model, load_tokenizer, shape_of
 from fslora.trainer import Learner, job_rows
 from optimizer import Plan, Problem, RoundModel, solve
 from sim.errors import InputError
-from sim.scenario import Scenario
+from sim.scenario import NUMBER_BITS, Scenario
 from wireless import streams
 from wireless.devices import PRESETS
 from wireless.fleet import Fleet, RadioParameters, broadcast_rate_bps, draw_fleet
-
-_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +194,7 @@ def make_learner(system: System) -> Learner:
     except ModelError as error:
         raise InputError(str(error)) from None
     return Learner.start(
-        base.to(device),
+        base.to(torch.device(device)),  # type: ignore[arg-type]  # its decorator hides a method
         workload.layout,
         workload.dataset,
         workload.shards,
@@ -275,8 +273,8 @@ def _workload(scenario: Scenario) -> Workload:
         local,
         data.length,
         data.task,
-        _BITS[scenario.method.number_format],
-        weight_bytes=_BITS[scenario.model.dtype] // 8,
+        NUMBER_BITS[scenario.method.number_format],
+        weight_bytes=NUMBER_BITS[scenario.model.dtype] // 8,
     )
     lora = LoraSpec(
         scenario.lora.rank, scenario.lora.alpha, tuple(scenario.lora.targets), scenario.lora.rslora

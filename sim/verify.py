@@ -16,22 +16,20 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from fslora.tasks import METRIC
-from optimizer import Certificate, Plan, draw_cohort
-from optimizer.roundtime import expected_round_time
+from optimizer import Plan, draw_cohort, judge
 from sim.compare import cost_to
 from sim.errors import InputError
 from sim.findings import TOLERANCE, Finding, close, compare_rows
 from sim.invariants import band_never_exceeded, one_thing_at_a_time, round_totals
-from sim.records import plan_rows, plan_summary
+from sim.load import check_names
+from sim.records import device_row, plan_rows, plan_summary
 from sim.rundir import RunFiles
-from sim.scenario import Target
+from sim.scenario import NUMBER_BITS, Target
 from sim.schedules.synchronous import Granted, grant
 from sim.system import System, build_system
-from sim.timeline import DeviceRow, Interval, Round
+from sim.timeline import Interval, Round
 from wireless import streams
 from wireless.energy import compute_energy_j, uplink_energy_j
-
-_BITS = {"float32": 32, "bfloat16": 16, "float16": 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +58,7 @@ def verify(run: RunFiles) -> Verdict:
     InputError
         If a file is missing or malformed, or the data of the run are not on this machine.
     """
+    check_names(run.scenario)
     system = build_system(run.scenario)
     if system.workload.dataset.sha256 != run.summary.get("data_sha256"):
         raise InputError(
@@ -106,22 +105,7 @@ def _evaluated(system: System, frame: pd.DataFrame) -> Plan:
     problem, seed = system.problem, streams.key(system.scenario.seed, "plan")
     rank = frame["rank"].to_numpy(dtype=np.int64)
     probability = frame["probability"].to_numpy(dtype=np.float64)
-    time = expected_round_time(problem, rank, probability, seed=seed)
-    rounds = problem.rounds_of(rank, probability)
-    return Plan(
-        policy=system.scenario.policy.name,
-        rank=rank,
-        probability=probability,
-        expected_round_s=time.mean_s,
-        rounds=rounds,
-        objective_s=rounds * time.mean_s,
-        certificate=Certificate(
-            time.half_width_s,
-            time.draws,
-            float(np.prod(1.0 - probability)),
-            float(probability.sum()),
-        ),
-    )
+    return judge(problem, system.scenario.policy.name, rank, probability, seed)
 
 
 def _recomputed(system: System, plan: Plan, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
@@ -136,10 +120,12 @@ def _recomputed(system: System, plan: Plan, tables: dict[str, pd.DataFrame]) -> 
         return
     expected = [Round(0, 0.0, 0.0, 0.0)]
     intervals: list[Interval] = []
+    dispatched = np.zeros(problem.devices, dtype=np.int64)
     for number in range(1, len(rounds)):
         start_s = expected[-1].end_s
         cohort = draw_cohort(plan, problem.weight, scenario.seed, number)
-        granted = grant(system, cohort, number)
+        granted = grant(system, cohort, number, dispatched)
+        dispatched[cohort.device] += 1
         rows = _round_by_formula(system, granted, number, start_s)
         intervals += rows
         expected.append(
@@ -224,7 +210,6 @@ def _round_by_formula(
 
 def _devices(system: System, timeline: pd.DataFrame, devices: pd.DataFrame) -> Iterator[Finding]:
     """Who each device is follows from the scenario, what it did from the timeline."""
-    fleet, workload = system.fleet, system.workload
     own = timeline[timeline["device"].notna()]
     seconds = (own["end_s"] - own["start_s"]).groupby(own["device"]).sum()
     energy = own.groupby("device")["energy_j"].sum()
@@ -234,15 +219,9 @@ def _devices(system: System, timeline: pd.DataFrame, devices: pd.DataFrame) -> I
         return int(by_phase[what].get((n, phase), 0))
 
     expected = [
-        DeviceRow(
+        device_row(
+            system,
             n,
-            float(workload.weight[n]),
-            float(fleet.compute_flops[n]),
-            float(fleet.distance_m[n]),
-            float(fleet.path_loss_db[n] + fleet.shadowing_db[n]),
-            float(fleet.snr_db[n]),
-            len(workload.shards[n]),
-            int(system.problem.rank_cap[n]),
             of(n, "downlink", "size"),
             of(n, "uplink", "size"),
             of(n, "uplink", "sum"),
@@ -250,7 +229,7 @@ def _devices(system: System, timeline: pd.DataFrame, devices: pd.DataFrame) -> I
             float(seconds.get(n, 0.0)),
             float(energy.get(n, 0.0)),
         )
-        for n in range(len(fleet))
+        for n in range(len(system.fleet))
     ]
     yield from compare_rows("devices.csv", devices, expected, ["device"], 0.0)
 
@@ -360,7 +339,7 @@ def _traffic(run: RunFiles, timeline: pd.DataFrame, plan: pd.DataFrame) -> Itera
             None,
             f"has rank {rank}, the scenario {run.scenario.lora.rank}",
         )
-    number_bytes = _BITS[run.scenario.method.number_format] // 8
+    number_bytes = NUMBER_BITS[run.scenario.method.number_format] // 8
     ranks = dict(zip(plan["device"], plan["rank"], strict=True))
     uplink = timeline[timeline["phase"] == "uplink"]
     for number, device, size in zip(uplink.index, uplink["device"], uplink["bytes"], strict=True):

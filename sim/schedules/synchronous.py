@@ -74,12 +74,14 @@ def synchronous(
     scenario, radio = system.scenario, system.scenario.radio
     size = system.workload.cost.download_bits // 8
     overhead_s = scenario.schedule.overhead_s
+    dispatched = np.zeros(len(system.fleet), dtype=np.int64)
     round_index, goes_on = 0, True
     while goes_on:
         round_index += 1
         start = cell.env.now
         cohort = draw_cohort(plan, system.problem.weight, scenario.seed, round_index)
-        granted = grant(system, cohort, round_index)
+        granted = grant(system, cohort, round_index, dispatched)
+        dispatched[cohort.device] += 1
         receivers = cohort.device.tolist()
         yield cell.env.process(
             cell.broadcast(
@@ -100,10 +102,26 @@ def synchronous(
         )
 
 
-def grant(system: System, cohort: Cohort, round_index: int) -> Granted:
-    """Turn a cohort into jobs and divide the uplink band among them."""
+def grant(
+    system: System, cohort: Cohort, round_index: int, dispatched: NDArray[np.int64]
+) -> Granted:
+    """Turn a cohort into jobs and divide the uplink band among them.
+
+    Parameters
+    ----------
+    system
+        What is simulated.
+    cohort
+        Who takes part, at which rank.
+    round_index
+        Number of the round.
+    dispatched
+        (N,) how often each device was dispatched before. A job's draws are keyed by it, so a
+        device's m-th job trains on the same data whatever the policy.
+    """
+    seed = system.scenario.seed
     jobs = tuple(
-        Job(int(device), int(rank), streams.key(system.scenario.seed, "job", device, round_index))
+        Job(int(device), int(rank), streams.key(seed, "job", device, dispatched[device]))
         for device, rank in zip(cohort.device, cohort.rank, strict=True)
     )
     if not jobs:

@@ -33,7 +33,7 @@ def random_problem(devices: int, seed: int, power_limited: bool = False, **chang
         "rank_cap": rng.integers(2, rank + 1, devices),
         "min_probability": 0.01,
         "min_cohort": 0.5,
-        "rounds": RoundModel(sampling=10 ** rng.uniform(0, 2)),
+        "rounds": RoundModel(14.0, 10 ** rng.uniform(0, 2), 0.8),
     }
     return Problem(**(fields | changes))
 

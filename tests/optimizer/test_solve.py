@@ -58,7 +58,7 @@ def test_joint_is_near_brute_force(make_problem):
         p = make_problem(3, seed, power_limited, rank=4, rank_cap=cap)
         ratios.append(solve(p).objective_s / brute_force(p))
         # Uploads that dominate and ranks that matter little: the caps are no longer best.
-        model = RoundModel(sampling=3.0, rank_exponent=0.4)
+        model = RoundModel(14.0, 3.0, 0.4)
         p = make_problem(
             3, seed, power_limited, rank=4, rank_cap=cap, bits_per_rank=2e7, rounds=model
         )
@@ -97,7 +97,7 @@ def test_bounds_hold(make_problem, seed, devices, policy, min_cohort, min_probab
         seed,
         min_cohort=min_cohort * devices,
         min_probability=min_probability,
-        rounds=RoundModel(sampling=sampling),
+        rounds=RoundModel(14.0, sampling, 0.8),
     )
     plan = solve(p, policy)
     assert plan.probability.sum() >= p.min_cohort * (1 - 1e-9)
