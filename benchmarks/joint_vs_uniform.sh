@@ -18,10 +18,12 @@ run() {
 
 for seed in 1 2 3; do
     for q in 0.034 0.05 0.1 0.2; do
-        run "uniform-q$q" "$seed" --set "policy={name: uniform, probability: $q}"
+        run "uniform-q$q" "$seed" --set "policy={name: uniform, min_probability: 0.02, probability: $q}"
     done
-    run "uniform-q0.05-k4" "$seed" --set "policy={name: uniform, probability: 0.05, rank: 4}"
+    run "uniform-q0.05-k4" "$seed" --set "policy={name: uniform, min_probability: 0.02, probability: 0.05, rank: 4}"
     run joint "$seed"
 done
 sim compare "$out"/uniform-* "$out"/joint-* --csv "$out/comparison.csv"
+# Speed-ups are against the first group, here uniform sampling at a low rank.
+sim compare "$out"/uniform-q0.05-k4-* "$out"/joint-* --csv "$out/comparison-k4.csv"
 sim plot "$out"/uniform-q0.034-[123] "$out"/joint-[123] -o "$out/convergence.png"

@@ -14,8 +14,6 @@ from fslora.local import token_losses
 from fslora.stacked import Stack, StackedModel
 from fslora.tasks import Task
 
-_BATCH = 64
-
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
@@ -34,13 +32,15 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: StackedModel, stack: Stack, examples: Examples, task: Task) -> Evaluation:
-    """Evaluate one global state on every example."""
+def evaluate(
+    model: StackedModel, stack: Stack, examples: Examples, task: Task, batch: int
+) -> Evaluation:
+    """Evaluate one global state on every example, `batch` at a time, longest first."""
     nats, count, right = 0.0, 0, 0
     by_length = np.argsort(-examples.length, kind="stable")
     with model.using(stack):
-        for start in range(0, len(examples), _BATCH):
-            rows = by_length[start : start + _BATCH]
+        for start in range(0, len(examples), batch):
+            rows = by_length[start : start + batch]
             length = torch.from_numpy(examples.length[rows])
             width = int(length.max())
             tokens = torch.from_numpy(examples.tokens[rows, :width]).to(model.model.device)

@@ -101,11 +101,16 @@ def device_losses(
     -------
     tensor (devices,)
     """
+    logits = _at_least_single(logits)
     if task == "classification":
         target = label.to(logits.device)
         return cross_entropy(logits, target, reduction="none").view(devices, -1).mean(1)
     loss, predicted = token_losses(logits, tokens, length)
     return loss.view(devices, -1).sum(1) / predicted.view(devices, -1).sum(1).to(loss.dtype)
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def token_losses(logits: Tensor, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,7 +155,7 @@ def train_stack(
             label = batches.label[:, step].flatten()
             logits = model.logits(tokens, length)
             loss = device_losses(
-                logits.float() if logits.dtype != torch.float64 else logits,
+                logits,
                 tokens,
                 length,
                 label,

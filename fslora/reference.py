@@ -53,7 +53,7 @@ def train_alone(learner: Learner, job: Job) -> Update:
     ]
     losses = []
     for step in range(learner.local.steps):
-        tokens, length = batches.tokens[0, step], batches.length[0, step]
+        tokens, length = batches.tokens[0, step].to(base.device), batches.length[0, step]
         logits = learner.model.logits(tokens, length)
         label = batches.label[0, step]
         loss = device_losses(logits, tokens, length, label, 1, learner.dataset.task)[0]

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from fslora.lora import Adapter, Layout
 from fslora.methods.base import Slice
+from fslora.models.base import ModelError
 from fslora.sketch import cut_stack
 
 
@@ -71,12 +72,35 @@ class Stack:
         return [*self.a.values(), *self.b.values(), *self.head.values()]
 
 
+@dataclass(slots=True)
+class BatchShape:
+    """Size of the batch that is passing through: samples and tokens per sample."""
+
+    samples: int = 0
+    width: int = 0
+
+    def check(self, x: Tensor) -> None:
+        """Refuse an input whose first axis is not the samples (or all their tokens).
+
+        Raises
+        ------
+        ModelError
+            If devices' rows could not be told apart.
+        """
+        if x.shape[0] not in (self.samples, self.samples * self.width):
+            raise ModelError(
+                f"an adapted layer gets a tensor of shape {tuple(x.shape)}, which is not one row "
+                f"per sample; name other lora.targets, or another model"
+            )
+
+
 class StackedLinear(nn.Module):
     """A frozen linear layer plus, per device, s (r/k) B A x of the stack in use."""
 
-    def __init__(self, base: nn.Linear) -> None:
+    def __init__(self, base: nn.Linear, batch: BatchShape) -> None:
         super().__init__()
         self.base = base
+        self.batch = batch
         self.factors: tuple[Tensor, Tensor, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -84,6 +108,7 @@ class StackedLinear(nn.Module):
         out: Tensor = self.base(x)
         if self.factors is None:
             return out
+        self.batch.check(x)
         a, b, scale = self.factors
         rows = x.reshape(len(a), -1, x.shape[-1]).to(a.dtype)
         inner = torch.bmm(rows, a.transpose(1, 2)) * scale
@@ -94,9 +119,10 @@ class StackedLinear(nn.Module):
 class StackedHead(nn.Module):
     """A linear layer of which every device trains its own copy."""
 
-    def __init__(self, base: nn.Linear) -> None:
+    def __init__(self, base: nn.Linear, batch: BatchShape) -> None:
         super().__init__()
         self.base = base
+        self.batch = batch
         self.own: tuple[Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -104,6 +130,7 @@ class StackedHead(nn.Module):
         if self.own is None:
             out: Tensor = self.base(x)
             return out
+        self.batch.check(x)
         weight, bias = self.own
         rows = x.reshape(len(weight), -1, x.shape[-1]).to(weight.dtype)
         product = torch.bmm(rows, weight.transpose(1, 2))
@@ -126,8 +153,9 @@ class StackedModel:
     def __init__(self, model: PreTrainedModel, layout: Layout) -> None:
         self.model = model
         self.layout = layout
-        self._layers = {name: StackedLinear(_linear(model, name)) for name in layout.layers}
-        self._heads = {name: StackedHead(_linear(model, name)) for name in layout.heads}
+        self._batch = BatchShape()
+        self._layers = {n: StackedLinear(_linear(model, n), self._batch) for n in layout.layers}
+        self._heads = {n: StackedHead(_linear(model, n), self._batch) for n in layout.heads}
         wrapped: Mapping[str, nn.Module] = {**self._layers, **self._heads}
         for name, module in wrapped.items():
             model.set_submodule(name, module)
@@ -161,7 +189,13 @@ class StackedModel:
         -------
         tensor
             (samples, L, vocabulary) or (samples, classes).
+
+        Raises
+        ------
+        ModelError
+            If an adapted layer does not act on one row per sample.
         """
+        self._batch.samples, self._batch.width = tokens.shape
         mask = None
         # Without a mask transformers reads values to look for packed sequences; `meta` has none.
         if tokens.is_meta or bool((length < tokens.shape[1]).any()):

@@ -19,6 +19,9 @@ from fslora.lora import Adapter, Layout, LoraSpec
 from fslora.methods.base import Job, Method, Slice, Update
 from fslora.stacked import Stack, StackedModel
 
+#: Larger evaluation batches are no faster.
+_EVALUATED_AT_ONCE = 64
+
 
 class Diverged(ArithmeticError):
     """Training produced a loss that is not a finite number."""
@@ -100,7 +103,9 @@ class Learner:
             If the loss is not finite.
         """
         stack = Stack.whole(self.adapter, self.lora.scale)
-        result = evaluate(self.model, stack, self.dataset.held_out, self.dataset.task)
+        # What fits into memory for training fits for evaluation.
+        batch = min(_EVALUATED_AT_ONCE, self.at_once * self.local.batch)
+        result = evaluate(self.model, stack, self.dataset.held_out, self.dataset.task, batch)
         if not np.isfinite(result.loss):
             raise Diverged(
                 "the held-out loss is not finite; lower training.learning_rate or set "

@@ -57,7 +57,7 @@ def best_response(
     others = np.sum(weight * model.progress(ratio)) - weight * model.progress(ratio)
     noise = variance / (ratio * probability)
     progress = np.maximum(others, 0.0) + weight * model.progress(np.maximum(option, 0.0))
-    allowed = (candidate >= 1) & (candidate <= problem.rank_cap)
+    allowed = (candidate >= problem.min_rank) & (candidate <= problem.rank_cap)
     safe = np.where(allowed, option, 1.0)
     alpha = model.base / np.where(allowed, progress, 1.0) + model.sampling * (noise.sum() - noise)
     beta = model.sampling * variance / safe
@@ -225,7 +225,7 @@ def polish(
     for _ in range(40):
         before_s = objective_s
         candidate = np.stack([rank, rank - 1, rank + 1, rank // 2, 2 * rank])
-        candidate = np.clip(candidate, 1, problem.rank_cap)
+        candidate = np.clip(candidate, problem.min_rank, problem.rank_cap)
         candidate_hz = [need_hz, *(table.need_hz(k) for k in candidate[1:])]
         without_s, added_s = table.toggles(need_hz, q, candidate_hz)
         options = candidate.astype(np.float64)

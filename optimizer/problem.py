@@ -40,6 +40,8 @@ class Problem:
         Global LoRA rank r >= 1.
     rank_cap : array_like of int, shape (N,)
         Highest rank of each device, in 1..r.
+    min_rank : int
+        Lowest rank that the method can train, at least 1 and at most every cap.
     min_probability : float
         Lower bound of every q_n, in (0, 1].
     min_cohort : float
@@ -68,6 +70,7 @@ class Problem:
     overhead_s: float
     rank: int
     rank_cap: IntArray
+    min_rank: int = 1
     min_probability: float = 1e-3
     min_cohort: float = 1.0
     rounds: RoundModel = field(default_factory=RoundModel)
@@ -105,6 +108,12 @@ class Problem:
             bad = int(np.argmax(outside))
             raise ValueError(
                 f"rank_cap of device {bad} is {self.rank_cap[bad]}: give 1 to rank = {self.rank}"
+            )
+        if not 1 <= self.min_rank <= self.rank_cap.min():
+            bad = int(np.argmin(self.rank_cap))
+            raise ValueError(
+                f"min_rank is {self.min_rank}: give 1 to {self.rank_cap[bad]}, "
+                f"which device {bad} can hold"
             )
         if not 0 < self.min_probability <= 1:
             raise ValueError(f"min_probability is {self.min_probability}: give a value in (0, 1]")

@@ -8,9 +8,9 @@ from optimizer.rounds import FloatArray
 from optimizer.roundtime import cohort_time
 from wireless.streams import uniform
 
-#: Cohorts evaluated over all devices, and cells of the cohort table held at once.
-_COHORTS = 65_536
-_CELLS = 4_000_000
+#: Most cohorts drawn, and most random numbers drawn for them.
+_COHORTS = 4096
+_NUMBERS = 20_000_000
 
 
 def expected_bandwidth(
@@ -30,24 +30,25 @@ def expected_bandwidth(
     Returns
     -------
     ndarray, shape (N,)
-        Hertz under equal finish; the others are drawn independently, so that conditioning on a
-        device being sampled only adds it to the cohort.
+        Hertz under equal finish; NaN for a device that none of the drawn cohorts contains.
     """
     devices = problem.devices
-    draws = max(1, _COHORTS // devices)
     q = np.asarray(probability, dtype=np.float64)
-    others = uniform(seed, "share", np.arange(draws)[:, None], np.arange(devices)) < q
+    draws = 1 if np.all(q == 1.0) else min(_COHORTS, max(1, _NUMBERS // devices))
     compute_s, bits = problem.compute_s(rank), problem.upload_bits(rank)
-    mean_hz = np.empty(devices)
-    step = max(1, _CELLS // (draws * devices))
-    for first in range(0, devices, step):
-        device = np.arange(first, min(first + step, devices))
-        present = np.repeat(others[None], len(device), axis=0)
-        present[np.arange(len(device)), :, device] = True
-        time_s = cohort_time(problem, rank, present.reshape(-1, devices))
-        window_s = time_s.reshape(len(device), draws) - compute_s[device, None]
-        link = problem.link.take(device)
-        need_hz = link.bandwidth(bits[device] / window_s.T)
+    total_hz, times = np.zeros(devices), np.zeros(devices)
+    step = max(1, _NUMBERS // 5 // devices)
+    for first in range(0, draws, step):
+        draw = np.arange(first, min(first + step, draws))
+        present = uniform(seed, "share", draw[:, None], np.arange(devices)) < q
+        cohort, device = np.nonzero(present)
+        window_s = cohort_time(problem, rank, present)[cohort] - compute_s[device]
+        need_hz = problem.link.take(device).bandwidth(bits[device] / window_s)
         # A window as short as the device can use asks, by a rounding, for more than there is.
-        mean_hz[device] = np.minimum(need_hz, problem.bandwidth_hz).mean(axis=0)
+        total_hz += np.bincount(
+            device, np.minimum(need_hz, problem.bandwidth_hz), minlength=devices
+        )
+        times += np.bincount(device, minlength=devices)
+    mean_hz = np.full(devices, np.nan)
+    np.divide(total_hz, times, out=mean_hz, where=times > 0)
     return mean_hz

@@ -63,7 +63,8 @@ class Cell:
         self.env = simpy.Environment(0.0)
         self._on_interval = on_interval
         self._on_spectrum = on_spectrum
-        self._sending: dict[int, float] = {}
+        self._sending = 0
+        self._in_use_hz = 0.0
 
     def broadcast(
         self, round_index: int, receivers: list[int], size: int, band_hz: float, rate_bps: float
@@ -97,9 +98,9 @@ class Cell:
         )
         start = self.env.now
         seconds = 8 * job.upload_bytes / job.rate_bps
-        self._use(job.device, job.bandwidth_hz)
+        self._use(job.bandwidth_hz, 1)
         yield self.env.timeout(seconds)
-        self._release(job.device)
+        self._use(-job.bandwidth_hz, -1)
         self._on_interval(
             Interval(
                 job.round,
@@ -120,15 +121,9 @@ class Cell:
         yield self.env.timeout(seconds)
         self._on_interval(Interval(round_index, None, "aggregate", start, self.env.now))
 
-    def _use(self, device: int, bandwidth_hz: float) -> None:
-        self._sending[device] = bandwidth_hz
-        self._spectrum_changed()
-
-    def _release(self, device: int) -> None:
-        del self._sending[device]
-        self._spectrum_changed()
-
-    def _spectrum_changed(self) -> None:
-        # Summed anew each time: a running total would keep rounding errors when all is idle.
-        in_use = sum(self._sending.values())
-        self._on_spectrum(Spectrum(self.env.now, in_use, len(self._sending)))
+    def _use(self, bandwidth_hz: float, senders: int) -> None:
+        """Count `senders` more (or fewer) that use `bandwidth_hz` more (or less) of the band."""
+        self._sending += senders
+        # An idle band is empty exactly, whatever the sums before were rounded to.
+        self._in_use_hz = self._in_use_hz + bandwidth_hz if self._sending else 0.0
+        self._on_spectrum(Spectrum(self.env.now, self._in_use_hz, self._sending))

@@ -210,7 +210,7 @@ def main() -> NoReturn:
     except InputError as error:
         _stop(error, 2)
     except RunError as error:
-        _stop(error, 1)
+        _stop(error, error.exit_code)
     except KeyboardInterrupt:
         _stop("interrupted", 130)
     sys.exit(0)

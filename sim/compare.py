@@ -15,30 +15,23 @@ from fslora.tasks import METRIC
 from sim.errors import InputError
 from sim.rundir import RunFiles, group_labels
 from sim.scenario import Target
-from sim.stopping import interpolate, meets
+from sim.target import Reached, TargetWatch
 
 _CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
-    """What one run spent to meet the target.
+class Cost(Reached):
+    """When a run met the target, and what it had spent by then.
 
     Parameters
     ----------
-    round
-        Round of the evaluation that met it.
-    time_s
-        Simulated time of that evaluation.
-    interpolated_s
-        Time at which the line from the evaluation before crosses the target.
+    round, time_s, interpolated_s
+        As in `Reached`.
     bytes_up, energy_j
         Uploaded bytes and device energy up to that round.
     """
 
-    round: int
-    time_s: float
-    interpolated_s: float
     bytes_up: int
     energy_j: float
 
@@ -156,21 +149,21 @@ def cost_to(run: RunFiles, target: Target) -> Cost | None:
             f"{' and '.join(known)}"
         )
     rounds = run.table("rounds.csv")
-    column = "eval_loss" if target.metric == "eval_loss" else "eval_metric"
-    bytes_up, energy = rounds["bytes_up"].cumsum(), rounds["energy_j"].cumsum()
-    before = None
-    for number in np.flatnonzero(rounds[column].notna()):
-        here = (float(rounds["end_s"].iloc[number]), float(rounds[column].iloc[number]))
-        if meets(target, here[1], run.scenario):
-            return Cost(
-                int(rounds["round"].iloc[number]),
-                here[0],
-                interpolate(before, here, target.value),
-                int(bytes_up.iloc[number]),
-                float(energy.iloc[number]),
-            )
-        before = here
-    return None
+    watch = TargetWatch(target, run.scenario.data.task)
+    seen = rounds[rounds["eval_loss"].notna()]
+    names = ("round", "end_s", "eval_loss", "eval_metric")
+    for number, time_s, loss, metric in zip(*(seen[name].tolist() for name in names), strict=True):
+        watch.see(number, time_s, loss, metric)
+    if watch.reached is None:
+        return None
+    spent = rounds[rounds["round"] <= watch.reached.round]
+    return Cost(
+        watch.reached.round,
+        watch.reached.time_s,
+        watch.reached.interpolated_s,
+        int(spent["bytes_up"].sum()),
+        float(spent["energy_j"].sum()),
+    )
 
 
 def _common_target(runs: Sequence[RunFiles]) -> Target:

@@ -9,3 +9,11 @@ class InputError(Exception):
 
 class RunError(Exception):
     """The run itself failed; what it wrote so far stays. Exit code 1."""
+
+    exit_code = 1
+
+
+class Interrupted(RunError):
+    """The user stopped the run; what it wrote so far stays. Exit code 130."""
+
+    exit_code = 130

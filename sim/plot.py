@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from sim.errors import InputError
 from sim.rundir import RunFiles, group_labels
-from sim.scenario import Target
 
 _FORMATS = (".png", ".svg", ".pdf")
 
@@ -21,22 +20,20 @@ _METADATA: Mapping[str, Mapping[str, None]] = MappingProxyType(
 )
 
 
-def convergence(runs: Sequence[RunFiles], target: Target | None = None) -> Figure:
+def convergence(runs: Sequence[RunFiles]) -> Figure:
     """Held-out loss against simulated time, one line per run, one colour per scenario.
 
     Parameters
     ----------
     runs
-        Finished runs.
-    target
-        Drawn as a level; by default the one the scenarios name, if they agree.
+        Finished runs; if their scenarios name one target loss, it is drawn as a level.
     """
     levels = {
         run.scenario.stop.target.value
         for run in runs
         if run.scenario.stop.target is not None and run.scenario.stop.target.metric == "eval_loss"
     }
-    level = target.value if target is not None else levels.pop() if len(levels) == 1 else None
+    level = levels.pop() if len(levels) == 1 else None
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     colours: dict[str, str] = {}

@@ -11,8 +11,10 @@ class Step:
 
     Parameters
     ----------
-    round, rounds
-        The last finished round, and the most there will be.
+    round
+        The last finished round.
+    done
+        Share of the run that is over, 0 to 1, by rounds or by simulated time.
     time_s
         Simulated time.
     eval_loss
@@ -20,6 +22,6 @@ class Step:
     """
 
     round: int
-    rounds: int
+    done: float
     time_s: float
     eval_loss: float

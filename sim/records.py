@@ -199,7 +199,7 @@ def plan_rows(system: System, plan: Plan, round_index: int) -> list[PlanRow]:
             float(plan.probability[n]),
             float(compute_s[n]),
             float(bits[n]),
-            float(band[n]),
+            None if np.isnan(band[n]) else float(band[n]),
         )
         for n in range(problem.devices)
     ]

@@ -14,19 +14,20 @@ from typing import Any
 import numpy as np
 
 from fslora.evaluate import Evaluation
+from fslora.models import ModelError
 from fslora.save import save_adapter
 from fslora.tasks import METRIC
 from fslora.trainer import Diverged, Learner
 from optimizer import Plan
 from sim.cell import Cell
-from sim.errors import RunError
+from sim.errors import Interrupted, RunError
 from sim.progress import Step
 from sim.records import Records, new_folder, plan_summary
 from sim.scenario import Scenario
 from sim.schedules import SCHEDULES, Finished
-from sim.stopping import TargetWatch
 from sim.system import System, build_system, host_device, make_learner, make_plan
-from sim.timeline import HostRow, Round
+from sim.target import TargetWatch
+from sim.timeline import HostRow, Interval, Round, Spectrum
 
 _PACKAGES = ("fslora-sim", "torch", "transformers", "peft", "numpy", "scipy", "simpy")
 
@@ -37,25 +38,34 @@ class Stopwatch:
     def __init__(self) -> None:
         self.total: dict[str, float] = {}
         self._pending: dict[str, float] = {}
+        self._running: list[str] = []
+        self._since = 0.0
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Time the block as part `name`."""
-        start = time.perf_counter()
+        """Time the block as part `name`; a part inside another is not counted twice."""
+        self._settle()
+        self._running.append(name)
         try:
             yield
         finally:
-            self._add(name, time.perf_counter() - start)
+            self._settle()
+            self._running.pop()
 
     def rows(self, round_index: int) -> list[HostRow]:
         """What was timed since the last call."""
+        self._settle()
         rows = [HostRow(round_index, name, seconds) for name, seconds in self._pending.items()]
         self._pending = {}
         return rows
 
-    def _add(self, name: str, seconds: float) -> None:
-        self.total[name] = self.total.get(name, 0.0) + seconds
-        self._pending[name] = self._pending.get(name, 0.0) + seconds
+    def _settle(self) -> None:
+        now = time.perf_counter()
+        if self._running:
+            name, seconds = self._running[-1], now - self._since
+            self.total[name] = self.total.get(name, 0.0) + seconds
+            self._pending[name] = self._pending.get(name, 0.0) + seconds
+        self._since = now
 
 
 class Run:
@@ -76,7 +86,7 @@ class Run:
         self._records = records
         self._watch = watch
         self._tell = tell
-        self.target = TargetWatch(system.scenario)
+        self.target = TargetWatch(system.scenario.stop.target, system.scenario.data.task)
         self.first: Evaluation | None = None
         self.last = Evaluation(float("nan"), float("nan"))
         self.totals = {"rounds": 0, "bytes_down": 0, "bytes_up": 0}
@@ -137,18 +147,22 @@ class Run:
     def _evaluate(self, round_index: int, time_s: float) -> Evaluation:
         with self._watch.part("evaluate"):
             self.last = self._learner.evaluate()
-        self.target.see(round_index, time_s, self.last)
+        self.target.see(round_index, time_s, self.last.loss, self.last.metric)
         self._records.log(
             f"round {round_index}: {time_s:.3f} s simulated, held-out loss {self.last.loss:.4f}"
         )
         return self.last
 
     def _write(self, row: Round) -> None:
-        self._records.round(row)
+        with self._watch.part("write"):
+            self._records.round(row)
         for host in self._watch.rows(row.round):
             self._records.host(host)
         stop = self._system.scenario.stop
-        self._tell(Step(row.round, stop.rounds, row.end_s, self.last.loss))
+        done = row.round / stop.rounds
+        if stop.simulated_s is not None:
+            done = max(done, row.end_s / stop.simulated_s)
+        self._tell(Step(row.round, min(done, 1.0), row.end_s, self.last.loss))
 
 
 def run(
@@ -196,21 +210,19 @@ def run(
     try:
         records.plan(plan, 1)
         state = Run(system, plan, learner, records, watch, tell)
-        began = time.perf_counter()
-        before = sum(watch.total.values())
         try:
-            if state.begin():
-                cell = Cell(records.interval, records.spectrum)
-                cell.env.process(SCHEDULES[scenario.schedule.name](cell, system, plan, state.learn))
-                cell.env.run()
-        except Diverged as error:
+            with watch.part("simulate"):
+                _co_simulate(system, plan, state, records, watch)
+        except (Diverged, ModelError) as error:
             records.log(f"stopped: {error}")
             raise RunError(f"{error}; files so far are in {out}") from None
-        inside = sum(watch.total.values()) - before
-        simulate_s = time.perf_counter() - began - inside
-        watch.total["simulate"] = simulate_s
-        records.host(HostRow(state.totals["rounds"], "simulate", simulate_s))
-        records.devices()
+        except KeyboardInterrupt:
+            records.log("interrupted")
+            raise Interrupted(
+                f"interrupted after round {state.totals['rounds']}; files so far are in {out}"
+            ) from None
+        finally:
+            records.devices()
         summary = _summary(system, plan, state, watch)
         records.summary(summary)
         adapter = out / "adapter"
@@ -226,6 +238,26 @@ def run(
     finally:
         records.close()
     return summary
+
+
+def _co_simulate(
+    system: System, plan: Plan, state: Run, records: Records, watch: Stopwatch
+) -> None:
+    """Run the schedule until the stop rule holds."""
+
+    def on_interval(row: Interval) -> None:
+        with watch.part("write"):
+            records.interval(row)
+
+    def on_spectrum(row: Spectrum) -> None:
+        with watch.part("write"):
+            records.spectrum(row)
+
+    if state.begin():
+        cell = Cell(on_interval, on_spectrum)
+        schedule = SCHEDULES[system.scenario.schedule.name]
+        cell.env.process(schedule(cell, system, plan, state.learn))
+        cell.env.run()
 
 
 def _summary(system: System, plan: Plan, state: Run, watch: Stopwatch) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from fslora.tasks import METRIC, Task
 from optimizer.rounds import RoundModel
+from wireless.fleet import RadioParameters
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -19,6 +20,7 @@ Decibel = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=1)]
 
 
+_RADIO = RadioParameters()
 _ROUNDS = RoundModel()
 
 NumberFormat = Literal["float32", "bfloat16", "float16"]
@@ -130,33 +132,33 @@ class FleetChoice(Section):
 class Radio(Section):
     """One cell, an uplink shared by frequency division, a broadcast downlink (TR 38.901 UMa)."""
 
-    bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = 1e6
+    bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = _RADIO.bandwidth_hz
     """Uplink band shared by the devices of a round (Hz)."""
-    downlink_bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = 5e6
+    downlink_bandwidth_hz: Annotated[float, Field(ge=1, le=1e12)] = _RADIO.downlink_bandwidth_hz
     """Downlink band of the broadcast (Hz)."""
-    carrier_hz: Annotated[float, Field(ge=0.5e9, le=100e9)] = 3.5e9
+    carrier_hz: Annotated[float, Field(ge=0.5e9, le=100e9)] = _RADIO.carrier_hz
     """Carrier frequency, 0.5 to 100 GHz (Hz)."""
-    cell_radius_m: Annotated[float, Field(gt=0, le=5000)] = 500.0
+    cell_radius_m: Annotated[float, Field(gt=0, le=5000)] = _RADIO.cell_radius_m
     """Radius of the cell, at most 5 km (m)."""
-    min_distance_m: Annotated[float, Field(ge=10)] = 35.0
+    min_distance_m: Annotated[float, Field(ge=10)] = _RADIO.min_distance_m
     """No device is closer to the base station, at least 10 m (m)."""
-    fading: Literal["rayleigh", "none"] = "rayleigh"
+    fading: Literal["rayleigh", "none"] = _RADIO.fading
     """rayleigh: mean rate over Rayleigh fading; none: a constant channel."""
-    bs_height_m: Annotated[float, Field(ge=10, le=150)] = 25.0
+    bs_height_m: Annotated[float, Field(ge=10, le=150)] = _RADIO.bs_height_m
     """Height of the base station's antenna (m)."""
-    device_height_m: Annotated[float, Field(ge=1.5, le=22.5)] = 1.5
+    device_height_m: Annotated[float, Field(ge=1.5, le=22.5)] = _RADIO.ut_height_m
     """Height of the devices (m)."""
-    bs_power_dbm: Annotated[float, Field(ge=-100, le=100)] = 43.0
+    bs_power_dbm: Annotated[float, Field(ge=-100, le=100)] = _RADIO.bs_power_dbm
     """Transmit power of the base station (dBm)."""
-    bs_antenna_gain_db: Annotated[float, Field(ge=-100, le=100)] = 8.0
+    bs_antenna_gain_db: Annotated[float, Field(ge=-100, le=100)] = _RADIO.bs_antenna_gain_db
     """Antenna gain at the base station (dB)."""
-    bs_noise_figure_db: Decibel = 5.0
+    bs_noise_figure_db: Decibel = _RADIO.bs_noise_figure_db
     """Noise figure of the base station (dB)."""
-    device_noise_figure_db: Decibel = 9.0
+    device_noise_figure_db: Decibel = _RADIO.ut_noise_figure_db
     """Noise figure of a device (dB)."""
-    extra_loss_db: Decibel = 0.0
+    extra_loss_db: Decibel = _RADIO.extra_loss_db
     """Further loss on every link, such as walls (dB)."""
-    snr_gap_db: Decibel = 1.73
+    snr_gap_db: Decibel = _RADIO.snr_gap_db
     """Gap to the Shannon rate (dB)."""
 
     @model_validator(mode="after")
@@ -183,7 +185,7 @@ class Rounds(Section):
 class PolicyChoice(Section):
     """What every policy has."""
 
-    min_probability: Probability = 0.02
+    min_probability: Probability = 0.05
     """No device is sampled more rarely."""
     min_cohort: NonNegative = 1.0
     """Least expected number of sampled devices."""
@@ -226,7 +228,7 @@ class Synchronous(Section):
 
 
 class Target(Section):
-    """A value of a held-out metric that ends the run."""
+    """A value of a held-out metric to reach."""
 
     metric: str = "eval_loss"
     """eval_loss, or the task's metric: bits_per_byte or accuracy."""

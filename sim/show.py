@@ -29,7 +29,6 @@ def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
         yield lambda _: None
         return
     bar = Progress(
-        TextColumn("round {task.completed:.0f}/{task.total:.0f}"),
         BarColumn(),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
@@ -42,9 +41,9 @@ def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
         def tell(step: Step) -> None:
             bar.update(
                 task,
-                completed=step.round,
-                total=step.rounds,
-                description=f"{step.time_s:.0f} s simulated, loss {step.eval_loss:.4f}",
+                completed=step.done,
+                description=f"round {step.round}, {step.time_s:.0f} s simulated, "
+                f"loss {step.eval_loss:.4f}",
             )
 
         yield tell

@@ -13,7 +13,7 @@ from fslora.data import DataError, Dataset, Shards, load_stdlib, load_table, par
 from fslora.local import LocalTraining
 from fslora.lora import Layout, LoraSpec, find_layout
 from fslora.methods import METHODS, Job, Method
-from fslora.models import ModelError, load_model, load_tokenizer, shape_of
+from fslora.models import ModelError, load_model, load_tokenizer, max_tokens, shape_of
 from fslora.trainer import Learner, job_rows
 from optimizer import Plan, Problem, RoundModel, solve
 from sim.errors import InputError
@@ -134,6 +134,7 @@ def build_system(scenario: Scenario) -> System:
         overhead_s=scenario.schedule.overhead_s + broadcast_s,
         rank=scenario.lora.rank,
         rank_cap=_rank_cap(scenario, fleet, workload),
+        min_rank=_min_rank(scenario, workload.method),
         min_probability=scenario.policy.min_probability,
         min_cohort=scenario.policy.min_cohort,
         rounds=RoundModel(model.base, model.sampling, model.rank_exponent),
@@ -147,7 +148,7 @@ def make_plan(system: System, policy: str | None = None) -> Plan:
     Raises
     ------
     InputError
-        If the method cannot train the planned ranks.
+        If the method cannot train the rank that the scenario asks for.
     """
     scenario = system.scenario
     if policy is None:
@@ -159,16 +160,13 @@ def make_plan(system: System, policy: str | None = None) -> Plan:
         }
     else:
         parameters = {}
-    plan = solve(system.problem, policy, streams.key(scenario.seed, "plan"), **parameters)
-    method = system.workload.method
-    for device, rank in enumerate(plan.rank):
-        if not method.accepts(scenario.lora.rank, int(rank)):
-            raise InputError(
-                f"method.name = '{method.name}': cannot train rank {rank} of "
-                f"{scenario.lora.rank}, which policy '{policy}' gives device {device}; choose "
-                "method fslora, or a policy and devices with full rank for all"
-            )
-    return plan
+    rank, method = parameters.get("rank"), system.workload.method
+    if rank is not None and not method.accepts(scenario.lora.rank, rank):
+        raise InputError(
+            f"method.name = '{method.name}': cannot train policy.rank = {rank} of "
+            f"{scenario.lora.rank}; choose method fslora or leave policy.rank out"
+        )
+    return solve(system.problem, policy, streams.key(scenario.seed, "plan"), **parameters)
 
 
 def make_learner(system: System) -> Learner:
@@ -230,9 +228,15 @@ def _workload(scenario: Scenario) -> Workload:
         corpus = load_table(
             data.source, data.text_column, data.label_column, data.group_column, data.held_out
         )
-    shape = shape_of(scenario.model.name, data.task, len(corpus.label_names), tokenizer.pad_token)
-    positions = getattr(shape.config, "max_position_embeddings", data.length)
-    if data.length > positions:
+    shape = shape_of(
+        scenario.model.name,
+        data.task,
+        len(corpus.label_names),
+        tokenizer.pad_token,
+        getattr(torch, scenario.model.dtype),
+    )
+    positions = max_tokens(shape)
+    if positions is not None and data.length > positions:
         raise InputError(
             f"data.length = {data.length}: {scenario.model.name} takes at most {positions} tokens"
         )
@@ -303,17 +307,24 @@ def _radio(scenario: Scenario) -> RadioParameters:
 
 
 def _rank_cap(scenario: Scenario, fleet: Fleet, workload: Workload) -> NDArray[np.int64]:
+    least = _min_rank(scenario, workload.method)
     cap = workload.cost.rank_cap(fleet.memory_bytes, scenario.lora.rank)
-    short = np.flatnonzero(cap < 1)
+    short = np.flatnonzero(cap < least)
     if len(short):
-        need = workload.cost.frozen_bytes + workload.cost.training_bytes(1)
+        need = workload.cost.frozen_bytes + workload.cost.training_bytes(least)
         raise InputError(
             f"fleet.preset = '{scenario.fleet.preset}': {len(short)} of {len(fleet)} devices "
-            f"cannot hold the model at rank 1 (needs {need / 2**30:.2f} GiB, device {short[0]} has "
-            f"{fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, a smaller "
-            "fleet.memory_sigma, model, training.batch or data.length"
+            f"cannot hold the model at rank {least} (needs {need / 2**30:.2f} GiB, device "
+            f"{short[0]} has {fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, "
+            "a smaller fleet.memory_sigma, model, training.batch or data.length"
         )
     return cap
+
+
+def _min_rank(scenario: Scenario, method: Method) -> int:
+    """Lowest rank that the method trains."""
+    rank = scenario.lora.rank
+    return next(k for k in range(1, rank + 1) if method.accepts(rank, k))
 
 
 def _at_once(scenario: Scenario, cost: AdapterCost) -> int:

@@ -105,7 +105,10 @@ class DeviceRow:
 
 @dataclass(frozen=True, slots=True)
 class PlanRow:
-    """One row of `plan.csv`: a device's part in the plan that holds from `round` on."""
+    """One row of `plan.csv`: a device's part in the plan that holds from `round` on.
+
+    `expected_bandwidth_hz` is None for a device so rare that no drawn cohort contains it.
+    """
 
     round: int
     device: int
@@ -113,7 +116,7 @@ class PlanRow:
     probability: float
     compute_s: float
     upload_bits: float
-    expected_bandwidth_hz: float
+    expected_bandwidth_hz: float | None
 
 
 @dataclass(frozen=True, slots=True)

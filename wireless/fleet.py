@@ -55,14 +55,14 @@ class RadioParameters:
         If a value is outside its range; the message names the field.
     """
 
-    bandwidth_hz: float = 20e6
-    downlink_bandwidth_hz: float = 20e6
+    bandwidth_hz: float = 1e6
+    downlink_bandwidth_hz: float = 5e6
     carrier_hz: float = 3.5e9
     cell_radius_m: float = 500.0
     min_distance_m: float = 35.0
     bs_height_m: float = 25.0
     ut_height_m: float = 1.5
-    bs_power_dbm: float = 46.0
+    bs_power_dbm: float = 43.0
     noise_density_dbm_hz: float = -173.98
     bs_noise_figure_db: float = 5.0
     ut_noise_figure_db: float = 9.0

@@ -12,9 +12,6 @@ from fslora.data.corpus import Corpus, DataError, Document
 from fslora.data.tokens import Tokenizer
 from fslora.tasks import Task
 
-#: A sequence needs two tokens before one of them can be predicted.
-_SHORTEST = 2
-
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -92,24 +89,30 @@ def tokenize(
     """
     if task == "classification" and len(corpus.label_names) < 2:
         raise DataError("classification needs labelled data of at least two classes")
-    train = _examples(corpus.train, corpus.continuous, tokenizer, length)
-    everything = _examples(corpus.held_out, corpus.continuous, tokenizer, length)
+    # A model predicts the next token from the second on; a class shows in a single one.
+    shortest = 2 if task == "causal-lm" else 1
+    train = _examples(corpus.train, corpus.continuous, tokenizer, length, shortest)
+    everything = _examples(corpus.held_out, corpus.continuous, tokenizer, length, shortest)
     held_out = _spread(everything, held_out_per_group)
     for name, part in (("training", train), ("held-out", held_out)):
         if len(part) == 0:
-            raise DataError(f"no {name} example of at least two tokens; give more text")
+            raise DataError(_nothing_left(name, corpus, tokenizer, length, shortest))
     return Dataset(task, train, held_out, corpus.group_names, corpus.label_names, corpus.sha256())
 
 
 def _examples(
-    documents: Sequence[Document], continuous: bool, tokenizer: Tokenizer, length: int
+    documents: Sequence[Document],
+    continuous: bool,
+    tokenizer: Tokenizer,
+    length: int,
+    shortest: int,
 ) -> Examples:
     pieces = (
         _chunks(documents, tokenizer, length)
         if continuous
         else ((*tokenizer.example(document.text, length), document) for document in documents)
     )
-    kept = [piece for piece in pieces if len(piece[0]) >= _SHORTEST]
+    kept = [piece for piece in pieces if len(piece[0]) >= shortest]
     tokens = np.full((len(kept), length), tokenizer.pad_token, dtype=np.int64)
     for row, (ids, _, _) in zip(tokens, kept, strict=True):
         row[: len(ids)] = ids
@@ -132,6 +135,19 @@ def _chunks(
         tokens, size = tokenizer.running(document.text)
         for start in range(0, len(tokens) - length + 1, length):
             yield tokens[start : start + length], size[start : start + length], document
+
+
+def _nothing_left(
+    part: str, corpus: Corpus, tokenizer: Tokenizer, length: int, shortest: int
+) -> str:
+    documents = corpus.train if part == "training" else corpus.held_out
+    longest = max((len(tokenizer.running(d.text)[0]) for d in documents), default=0)
+    if corpus.continuous and 0 < longest < length:
+        return (
+            f"data.length = {length}: the text comes in stretches of at most {longest} tokens; "
+            "choose less"
+        )
+    return f"no {part} example of at least {shortest} tokens; give more text"
 
 
 def _spread(examples: Examples, per_group: int) -> Examples:

@@ -64,8 +64,12 @@ def load_stdlib() -> Corpus:
 
 
 def load_modules() -> str:
-    """Text of the single-file modules (`ast.py`, `argparse.py`, ...): the pre-training text."""
-    return "".join(_read(path) for path in sorted(stdlib_root().glob("*.py")))
+    """Text of the single-file modules (`ast.py`, `argparse.py`, ...): the pre-training text.
+
+    `_sysconfigdata*.py` is left out: it records how and where an interpreter was built.
+    """
+    files = sorted(stdlib_root().glob("*.py"))
+    return "".join(_read(path) for path in files if not path.name.startswith("_sysconfigdata"))
 
 
 def _package_text(folder: Path) -> str:

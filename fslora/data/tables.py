@@ -91,7 +91,11 @@ def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     if path.suffix == ".csv":
-        yield from csv.DictReader(io.StringIO(text, newline=""))
+        csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+        try:
+            yield from csv.DictReader(io.StringIO(text, newline=""))
+        except csv.Error as error:
+            raise DataError(f"{path}: is not CSV ({error})") from None
     elif path.suffix == ".jsonl":
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():

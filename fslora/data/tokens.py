@@ -72,5 +72,11 @@ class HubTokenizer:
     def _spans(self, text: str, **options: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         encoded = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **options)
         tokens = np.asarray(encoded["input_ids"], dtype=np.int64)
-        size = [len(text[start:end].encode()) for start, end in encoded["offset_mapping"]]
-        return tokens, np.asarray(size, dtype=np.int64)
+        # Byte position of every character; tokenizers give spans in characters, leave out spaces,
+        # and give each piece of a split character the whole of it. Counting from one token's end to
+        # the next counts every byte once.
+        width = [len(character.encode("utf-8", "replace")) for character in text]
+        position = np.concatenate(([0], np.cumsum(width, dtype=np.int64)))
+        ends = np.array([end for _, end in encoded["offset_mapping"]], dtype=np.int64)
+        reached = np.maximum.accumulate(position[ends]) if len(ends) else ends
+        return tokens, np.diff(reached, prepend=0)

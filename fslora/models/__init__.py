@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from fslora.models.base import BUILTIN, ModelError, load_model, load_tokenizer, shape_of
+from fslora.models.base import (
+    BUILTIN,
+    ModelError,
+    load_model,
+    load_tokenizer,
+    max_tokens,
+    shape_of,
+)
 
-__all__ = ["BUILTIN", "ModelError", "load_model", "load_tokenizer", "shape_of"]
+__all__ = ["BUILTIN", "ModelError", "load_model", "load_tokenizer", "max_tokens", "shape_of"]

@@ -28,6 +28,10 @@ _AUTO_CLASS: dict[Task, Any] = {
 }
 
 
+#: Families that count positions from the padding token on, and so have fewer than they state.
+_PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert")
+
+
 class ModelError(ValueError):
     """The base model a caller named cannot be loaded."""
 
@@ -43,7 +47,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     if name == BUILTIN:
         return ByteTokenizer()
     try:
-        return HubTokenizer(AutoTokenizer.from_pretrained(name))
+        return HubTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise _cannot_load(name, error) from None
 
@@ -80,21 +84,32 @@ def load_model(
         if name == BUILTIN:
             model = _AUTO_CLASS[task].from_config(config)
             weights = load_file(WEIGHTS_FOLDER / "model.safetensors")
-            model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
+            result = model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
+            # The output layer is tied to the embedding, a classifier's head is new.
+            assert set(result.missing_keys) <= {"lm_head.weight", "score.weight"}
+            assert not result.unexpected_keys
             model = model.to(dtype)
         else:
             try:
                 model = _AUTO_CLASS[task].from_pretrained(
-                    name, config=config, dtype=dtype, use_safetensors=True
+                    name,
+                    config=config,
+                    dtype=dtype,
+                    use_safetensors=True,
+                    trust_remote_code=False,
                 )
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
                 raise _cannot_load(name, error) from None
     model.config.name_or_path = name
     return _frozen(model)
 
 
-def shape_of(name: str, task: Task, classes: int, pad_token: int) -> PreTrainedModel:
+def shape_of(
+    name: str, task: Task, classes: int, pad_token: int, dtype: torch.dtype
+) -> PreTrainedModel:
     """The model without its weights: every tensor on the `meta` device, eager attention.
+
+    Parameters are those of `load_model`.
 
     Raises
     ------
@@ -102,9 +117,23 @@ def shape_of(name: str, task: Task, classes: int, pad_token: int) -> PreTrainedM
         If there is no such model.
     """
     config = _config(name, task, classes, pad_token)
-    with torch.device("meta"):
-        model = _AUTO_CLASS[task].from_config(config, attn_implementation="eager")
+    try:
+        with torch.device("meta"):
+            model = _AUTO_CLASS[task].from_config(
+                config, attn_implementation="eager", dtype=dtype, trust_remote_code=False
+            )
+    except ValueError as error:
+        raise _cannot_load(name, error) from None
     return _frozen(model)
+
+
+def max_tokens(model: PreTrainedModel) -> int | None:
+    """Longest sequence the model takes, None if its configuration names no limit."""
+    config = model.config.get_text_config()
+    positions: int | None = getattr(config, "max_position_embeddings", None)
+    if positions is not None and config.model_type in _PADDED_POSITIONS:
+        return positions - int(config.pad_token_id) - 1
+    return positions
 
 
 def _config(name: str, task: Task, classes: int, pad_token: int) -> PretrainedConfig:
@@ -112,7 +141,7 @@ def _config(name: str, task: Task, classes: int, pad_token: int) -> PretrainedCo
         config: PretrainedConfig = tiny_llama_config()
     else:
         try:
-            config = AutoConfig.from_pretrained(name)
+            config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise _cannot_load(name, error) from None
     config.use_cache = False
@@ -129,7 +158,7 @@ def _frozen(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _cannot_load(name: str, error: Exception) -> ModelError:
-    first_line = str(error).strip().splitlines()[0]
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ModelError(
         f"model '{name}' cannot be loaded ({first_line}); name {BUILTIN}, a Hugging Face id, "
         "or a folder with config.json and safetensors weights"

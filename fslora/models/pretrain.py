@@ -1,17 +1,20 @@
 """Pre-train `builtin:tiny-llama`: `python -m fslora.models.pretrain --out FOLDER`.
 
-Writes `model.safetensors` (half precision) and `pretrain.csv` (step, training loss, loss on
-held-out chunks of the ten packages, nats per byte). The text is the single-file modules of the
-standard library, so the packages, which devices later fine-tune on, stay unseen. A run repeats
-exactly on one machine with the same Python, torch and thread count.
+Writes `model.safetensors` (half precision), `pretrain.csv` (step, training loss, loss on held-out
+chunks of the ten packages, nats per byte) and `pretrain.json` (recipe, versions, hash of the text).
+The text is the single-file modules of the standard library, so the packages, which devices later
+fine-tune on, stay unseen. A run repeats exactly on one machine with the same Python and torch.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
+import json
 import math
-from dataclasses import dataclass
+import platform
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -48,7 +51,8 @@ def pretrain(out: Path, recipe: Recipe) -> None:
     """Train by `recipe` and write weights and log into `out`."""
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.threads)
-    text = torch.frombuffer(bytearray(load_modules().encode()), dtype=torch.uint8).long()
+    source = load_modules().encode()
+    text = torch.frombuffer(bytearray(source), dtype=torch.uint8).long()
     held_out = _held_out_chunks(recipe.length)
     model = LlamaForCausalLM(tiny_llama_config())
     parameters: list[torch.Tensor] = list(model.parameters())
@@ -62,6 +66,14 @@ def pretrain(out: Path, recipe: Recipe) -> None:
     )
     draws = torch.Generator().manual_seed(recipe.seed)
     out.mkdir(parents=True, exist_ok=True)
+    provenance = {
+        "recipe": asdict(recipe),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "text_sha256": hashlib.sha256(source).hexdigest(),
+        "text_bytes": len(source),
+    }
+    (out / "pretrain.json").write_text(json.dumps(provenance, indent=2) + "\n", encoding="utf-8")
     with (out / "pretrain.csv").open("w", newline="", encoding="utf-8") as log:
         rows = csv.writer(log, lineterminator="\n")
         rows.writerow(["step", "train_loss", "held_out_loss"])

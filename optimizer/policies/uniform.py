@@ -37,8 +37,8 @@ def uniform(
     ValueError
         If the rank or the probability breaks a bound of the problem.
     """
-    if rank is not None and not 1 <= rank <= problem.rank:
-        raise ValueError(f"rank is {rank}: give 1 to {problem.rank}")
+    if rank is not None and not problem.min_rank <= rank <= problem.rank:
+        raise ValueError(f"rank is {rank}: give {problem.min_rank} to {problem.rank}")
     ranks = problem.rank_cap if rank is None else np.minimum(rank, problem.rank_cap)
     if probability is None:
         probability = best_common_probability(TabulatedRoundTime.build(problem, seed), ranks)

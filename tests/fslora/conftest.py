@@ -1,7 +1,6 @@
 """Small models and data sets in double precision."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,12 +107,3 @@ def make_learner() -> Callable[..., Learner]:
         return learner
 
     return make
-
-
-@pytest.fixture
-def banking() -> Path:
-    """Banking77 queries, where the checkout has them beside it."""
-    path = Path(__file__).parents[3] / "shared" / "data" / "banking77_train.csv"
-    if not path.is_file():
-        pytest.skip("banking77_train.csv is not beside this checkout")
-    return path

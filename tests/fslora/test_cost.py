@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from fslora.cost import AdapterCost, count_cost
 from fslora.local import LocalTraining
@@ -18,8 +19,9 @@ def cost_of(
     targets: tuple[str, ...] = ("all-linear",),
     momentum: float = 0.0,
     rank: int = RANK,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[AdapterCost, Layout]:
-    shape = shape_of(BUILTIN, task, 7, 0)
+    shape = shape_of(BUILTIN, task, 7, 0, dtype)
     layout = find_layout(shape, targets, heads=task == "classification")
     local = LocalTraining(1, BATCH, 0.1, momentum)
     cost = count_cost(shape, layout, METHODS["fslora"], rank, local, LENGTH, task, 32, 4)
@@ -37,11 +39,11 @@ def test_flops_per_token_of_the_causal_model() -> None:
     assert cost.flops_per_token_per_rank == 6 * layout.numbers_per_rank - 2 * 3 * 128
 
 
-def test_flops_of_a_classifier_count_its_head_once_per_sequence() -> None:
+def test_flops_of_a_classifier_count_its_head_where_it_acts() -> None:
     plain, layout = cost_of()
     cost, _ = cost_of("classification")
-    # No output layer on any token; the head acts on every position before one is picked, three
-    # products each (forward, its own gradient, its input's).
+    # No output layer; this head acts on every position before one is picked, with three products
+    # (forward, its own gradient, its input's).
     difference = plain.flops_per_token_fixed - cost.flops_per_token_fixed
     assert difference == 4 * 128 * 256 - 6 * 128 * 7
     assert layout.head_numbers == 0
@@ -77,6 +79,13 @@ def test_memory_is_a_line_in_the_rank_and_momentum_adds_one_copy() -> None:
     assert heavy.training_bytes_fixed == plain.training_bytes_fixed
 
 
+def test_activations_of_a_half_precision_base_are_smaller() -> None:
+    single, _ = cost_of()
+    half, _ = cost_of(dtype=torch.bfloat16)
+    # Adapters stay in single precision and keep copies of their inputs, so less than half is won.
+    assert half.training_bytes_fixed < single.training_bytes_fixed
+
+
 def test_rank_cap_is_the_largest_rank_that_fits() -> None:
     cost, _ = cost_of()
     for rank in (1, 7, RANK):
@@ -93,6 +102,6 @@ def test_flops_scale_with_tokens() -> None:
 
 
 def test_unknown_target_names_what_there_is() -> None:
-    shape = shape_of(BUILTIN, "causal-lm", 0, 0)
+    shape = shape_of(BUILTIN, "causal-lm", 0, 0, torch.float32)
     with pytest.raises(ValueError, match=r"'query'.*q_proj"):
         find_layout(shape, ("query",), heads=False)

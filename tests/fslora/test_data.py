@@ -58,17 +58,36 @@ def test_chunks_are_the_text_and_no_chunk_crosses_a_document() -> None:
 
 def test_documents_are_padded_and_cut() -> None:
     corpus = Corpus(
-        (Document("héllo", 0, 1), Document("a" * 9, 0, 0), Document("x", 0, 0)),
+        (Document("héllo", 0, 1), Document("a" * 9, 0, 0), Document("x", 0, 0), Document("", 0)),
         (Document("ab", 0, 0),),
         ("all",),
         ("no", "yes"),
         False,
     )
     data = tokenize(corpus, ByteTokenizer(), "classification", 7, 10)
-    # One token cannot predict another, so "x" is left out.
-    assert data.train.length.tolist() == [6, 7]
-    assert data.train.label.tolist() == [1, 0]
+    assert data.train.length.tolist() == [6, 7, 1]
+    assert data.train.label.tolist() == [1, 0, 0]
     assert bytes(data.train.tokens[0].tolist()) == "héllo".encode() + b"\0"
+
+
+def test_one_token_predicts_nothing_but_may_show_a_class() -> None:
+    corpus = Corpus(
+        (Document("x", 0, 0), Document("ab", 0, 1)),
+        (Document("ab", 0, 1),),
+        ("g",),
+        ("a", "b"),
+        False,
+    )
+    lengths = [
+        tokenize(corpus, ByteTokenizer(), task, 4, 1).train.length.tolist()
+        for task in ("causal-lm", "classification")
+    ]
+    assert lengths == [[2], [1, 2]]
+
+
+def test_chunks_longer_than_the_text_are_refused() -> None:
+    with pytest.raises(DataError, match=r"data\.length = 5000: .* at most 20\d\d tokens"):
+        tokenize(load_stdlib(), ByteTokenizer(), "causal-lm", 5000, 1)
 
 
 def test_hash_sees_text_label_and_split() -> None:
@@ -205,7 +224,7 @@ def test_datasets_library_reads_a_local_folder(tmp_path: Path) -> None:
     assert [d.text for d in corpus.held_out] == ["u v"]
 
 
-def test_banking_queries(banking: Path) -> None:
-    corpus = load_table(str(banking), "text", "category", None, None)
-    assert len(corpus.label_names) == 77
-    assert len(corpus.train) + len(corpus.held_out) == 10_003
+def test_long_cell_is_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("text\n" + "a" * 200_000 + "\n", encoding="utf-8")
+    assert len(load_table(str(path), "text", None, None, str(path)).train[0].text) == 200_000

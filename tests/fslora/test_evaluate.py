@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from fslora import evaluate as module
 from fslora.evaluate import evaluate
 from fslora.stacked import Stack
 from fslora.trainer import Learner
@@ -39,13 +38,11 @@ def one_by_one(learner: Learner) -> tuple[float, float]:
 
 @pytest.mark.parametrize("kind", ["causal-lm", "classification", "bert"])
 @pytest.mark.parametrize("batch", [7, 64])
-def test_batches_do_not_matter(
-    make_learner: Make, kind: str, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "_BATCH", batch)
+def test_batches_do_not_matter(make_learner: Make, kind: str, batch: int) -> None:
     learner = make_learner(kind, padded=True)
     stack = Stack.whole(learner.adapter, learner.lora.scale)
-    found = evaluate(learner.model, stack, learner.dataset.held_out, learner.dataset.task)
+    dataset = learner.dataset
+    found = evaluate(learner.model, stack, dataset.held_out, dataset.task, batch)
     loss, metric = one_by_one(learner)
     # Logits are rounded to single precision before the loss.
     assert found.loss == pytest.approx(loss, rel=1e-6)

@@ -1,7 +1,7 @@
 """The model inside the package, and transformers models from a folder."""
 
 import csv
-from collections.abc import Callable
+import json
 from pathlib import Path
 
 import pytest
@@ -10,80 +10,40 @@ from peft import PeftModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
-    BertConfig,
-    BertForSequenceClassification,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PretrainedConfig,
+    DebertaV2Config,
+    DebertaV2ForSequenceClassification,
     PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-    RobertaConfig,
     RobertaForSequenceClassification,
 )
 
+from fslora.cost import count_cost
 from fslora.data import Corpus, Document, load_stdlib, partition, tokenize
 from fslora.evaluate import evaluate
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, LoraSpec, find_layout
 from fslora.methods import METHODS, Job
-from fslora.models import BUILTIN, ModelError, load_model, load_tokenizer
+from fslora.models import (
+    BUILTIN,
+    ModelError,
+    load_model,
+    load_tokenizer,
+    max_tokens,
+    shape_of,
+)
 from fslora.models.tiny_llama import WEIGHTS_FOLDER
 from fslora.reference import train_alone
 from fslora.save import save_adapter
 from fslora.stacked import Stack, StackedModel
-from fslora.tasks import Task
 from fslora.trainer import Learner
-
-TEXT = "the quick brown fox jumps over the lazy dog and runs away from the slow red hen "
-
-
-def save_tokenizer(folder: Path) -> int:
-    """A small word-piece-like BPE tokenizer; returns the size of its vocabulary."""
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(vocab_size=80, special_tokens=["[PAD]", "[UNK]"])
-    tokenizer.train_from_iterator([TEXT] * 3, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
-    fast.save_pretrained(folder)
-    return len(fast)
-
-
-def config_of(kind: str, vocabulary: int) -> PretrainedConfig:
-    common = {
-        "vocab_size": vocabulary,
-        "hidden_size": 16,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 64,
-        "pad_token_id": 0,
-    }
-    if kind in ("bert", "roberta"):
-        return {"bert": BertConfig, "roberta": RobertaConfig}[kind](**common, num_labels=2)
-    decoder = {"llama": LlamaConfig, "qwen2": Qwen2Config, "mistral": MistralConfig}[kind]
-    return decoder(**common, num_key_value_heads=1)
-
-
-MODELS: dict[str, tuple[Callable[..., torch.nn.Module], Task]] = {
-    "llama": (LlamaForCausalLM, "causal-lm"),
-    "qwen2": (Qwen2ForCausalLM, "causal-lm"),
-    "mistral": (MistralForCausalLM, "causal-lm"),
-    "bert": (BertForSequenceClassification, "classification"),
-    "roberta": (RobertaForSequenceClassification, "classification"),
-}
+from tests.hub import MODELS, TEXT, config_of, save_model
 
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_model_from_a_folder_trains_and_its_adapter_opens_with_peft(
     kind: str, tmp_path: Path
 ) -> None:
-    build, task = MODELS[kind]
     folder = tmp_path / "model"
-    torch.manual_seed(1)
-    build(config_of(kind, save_tokenizer(folder))).save_pretrained(folder)  # type: ignore[operator]
+    task = save_model(kind, folder)
 
     words = TEXT.split()
     documents = tuple(
@@ -139,7 +99,7 @@ def test_built_in_model_knows_held_out_packages() -> None:
     layout = find_layout(model, ("all-linear",), heads=False)
     adapter = Adapter.fresh(model, layout, 4, 0, torch.float32)
     found = evaluate(
-        StackedModel(model, layout), Stack.whole(adapter, 1.0), dataset.held_out, "causal-lm"
+        StackedModel(model, layout), Stack.whole(adapter, 1.0), dataset.held_out, "causal-lm", 32
     )
     # Fresh factors change nothing; a byte costs ln 256 = 5.55 nats without a model.
     assert found.loss < 1.35
@@ -167,6 +127,60 @@ def test_missing_model_is_refused_with_the_remedy(tmp_path: Path) -> None:
         load_tokenizer(str(tmp_path / "nowhere"))
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_model(str(tmp_path / "nowhere"), "causal-lm", 0, 0, 0, torch.float32)
+
+
+def test_every_byte_of_text_is_counted_once(tmp_path: Path) -> None:
+    text = "né 🙂  x,\n\tünï "
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.train_from_iterator(
+        [TEXT],
+        trainers.BpeTrainer(vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+    )
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(tmp_path)
+    tokens, size = load_tokenizer(str(tmp_path)).running(text)
+    assert size.sum() == len(text.encode())
+    assert len(tokens) > len(text)
+    assert (size >= 0).all()
+
+
+def test_layer_that_acts_on_no_samples_is_refused() -> None:
+    # DeBERTa sends one table of relative positions through its query and key layers.
+    config = DebertaV2Config(
+        vocab_size=40,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        relative_attention=True,
+        pos_att_type=["c2p", "p2c"],
+        share_att_key=True,
+        num_labels=2,
+    )
+    with torch.device("meta"):
+        model = DebertaV2ForSequenceClassification(config)
+    model.requires_grad_(False)
+    layout = find_layout(model, ("all-linear",), heads=True)
+    local = LocalTraining(1, 1, 0.1)
+    with pytest.raises(ModelError, match="not one row per sample"):
+        count_cost(model, layout, METHODS["fslora"], 2, local, 8, "classification", 32, 4)
+
+
+def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Mine"}}),
+        encoding="utf-8",
+    )
+    (tmp_path / "mine.py").write_text("raise SystemExit('was run')\n", encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        shape_of(str(tmp_path), "causal-lm", 0, 0, torch.float32)
+
+
+def test_positions_of_roberta_start_behind_its_padding() -> None:
+    with torch.device("meta"):
+        model = RobertaForSequenceClassification(config_of("roberta", 40))
+    assert max_tokens(model) == 63
+    assert max_tokens(shape_of(BUILTIN, "causal-lm", 0, 0, torch.float32)) == 512
 
 
 def test_pickled_weights_are_not_read(tmp_path: Path) -> None:

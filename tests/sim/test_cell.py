@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from optimizer import Cohort
 from sim.cell import Cell, Dispatch
 from sim.scenario import Scenario
 from sim.schedules import SCHEDULES, Finished
+from sim.schedules.synchronous import grant
 from sim.system import build_system, make_plan
 from sim.timeline import Interval, Spectrum
 from wireless.link import LinearLink
@@ -173,3 +175,18 @@ def test_mean_round_time_is_the_planned_one(tiny: Callable[..., Scenario]) -> No
     lasted = np.array([done.end_s - done.start_s for done in seen])
     error = lasted.std(ddof=1) / np.sqrt(len(lasted))
     assert abs(lasted.mean() - plan.expected_round_s) < 4 * error
+
+
+def test_job_follows_from_device_and_dispatch_not_from_the_round(
+    tiny: Callable[..., Scenario],
+) -> None:
+    system = build_system(tiny())
+    plan = make_plan(system)
+    device = np.array([1, 3])
+    cohort = Cohort(device, plan.rank[device], np.ones(2))
+    first = grant(system, cohort, 1, np.array([0, 5, 0, 2])).jobs
+    later = grant(system, cohort, 9, np.array([7, 5, 7, 2])).jobs
+    again = grant(system, cohort, 1, np.array([0, 6, 0, 2])).jobs
+    assert first == later
+    assert first[0].key != again[0].key
+    assert first[1] == again[1]

@@ -111,6 +111,11 @@ def leaves(schema: dict[str, Any], node: dict[str, Any], path: str) -> dict[str,
     return found
 
 
+def test_policy_is_joint_unless_named(scenario_file: Callable[..., Path]) -> None:
+    scenario = load_scenario(scenario_file(), ["policy={min_cohort: 2.0}"])
+    assert (scenario.policy.name, scenario.policy.min_cohort) == ("joint", 2.0)
+
+
 def test_schema_describes_every_key(command: Command) -> None:
     answer = command("schema")
     assert answer.code == 0

@@ -17,7 +17,7 @@ from sim.compare import compare, cost_to, parse_target, write_csv
 from sim.errors import InputError
 from sim.rundir import RunFiles, open_run
 from sim.scenario import Scenario, Target, dump_scenario
-from sim.stopping import interpolate
+from sim.target import interpolate
 from sim.timeline import CsvTable, Round
 
 LOSS = Target(metric="eval_loss", value=2.0)
@@ -272,3 +272,16 @@ def test_table_with_other_columns_is_refused(make_run: MakeRun) -> None:
     (run.folder / "rounds.csv").write_text("round,loss\n0,1\n", encoding="utf-8")
     with pytest.raises(InputError, match="its header must be round,start_s,end_s"):
         run.table("rounds.csv")
+
+
+def test_groups_of_one_name_are_told_apart_by_what_differs(make_run: MakeRun) -> None:
+    runs = [
+        make_run(crossing_at(10), seed=1, policy="uniform"),
+        make_run(crossing_at(10), seed=2, policy={"name": "uniform", "probability": 0.5}),
+        make_run(crossing_at(10), name="other", seed=1),
+    ]
+    assert [row.name for row in compare(runs, LOSS).rows] == [
+        "a policy.probability=None",
+        "a policy.probability=0.5",
+        "other",
+    ]

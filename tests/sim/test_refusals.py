@@ -183,7 +183,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "method that cannot train the planned rank": (
         {"method": "fedit", "policy": {"name": "uniform", "rank": 8, "min_cohort": 1.0}},
-        ("method.name = 'fedit': ", "cannot train rank 8 of 16", "choose method fslora"),
+        ("method.name = 'fedit': ", "cannot train policy.rank = 8 of 16", "choose method fslora"),
     ),
     "devices too small for the model": (
         {"fleet.memory_sigma": 10.0, "fleet.devices": 60},

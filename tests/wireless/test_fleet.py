@@ -16,7 +16,8 @@ from wireless.link import ErgodicRayleighLink, PowerLimitedLink
 from wireless.pathloss import uma_los_probability, uma_path_loss_db
 
 PHONE = preset("phone-snapdragon-778g")
-RADIO = RadioParameters()
+WIDE = {"bandwidth_hz": 20e6, "downlink_bandwidth_hz": 20e6, "bs_power_dbm": 46.0}
+RADIO = RadioParameters(**WIDE)
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,7 @@ def test_extra_loss_lowers_both_directions():
 
 
 def test_static_channel_has_the_shannon_rate_with_a_gap():
-    radio = RadioParameters(fading="none")
+    radio = RadioParameters(**WIDE, fading="none")
     still = draw_fleet(1, 5, PHONE, 0, 0, radio)
     assert isinstance(still.uplink, PowerLimitedLink)
     snr = 10 ** ((still.snr_db - 1.73) / 10)

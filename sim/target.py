@@ -1,12 +1,11 @@
-"""When a run ends, and when it reached its target."""
+"""When a run reached its target."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fslora.evaluate import Evaluation
-from fslora.tasks import METRIC
-from sim.scenario import Scenario, Target
+from fslora.tasks import METRIC, Task
+from sim.scenario import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,36 +28,30 @@ class Reached:
 
 
 class TargetWatch:
-    """Follows the evaluations and remembers the first that meets the target."""
+    """Follows the evaluations and remembers the first that meets the target, if there is one."""
 
-    def __init__(self, scenario: Scenario) -> None:
-        self._scenario = scenario
+    def __init__(self, target: Target | None, task: Task) -> None:
+        self._target = target
+        self._task = task
         self._last: tuple[float, float] | None = None
         self.reached: Reached | None = None
 
-    def see(self, round_index: int, time_s: float, evaluation: Evaluation) -> None:
+    def see(self, round_index: int, time_s: float, loss: float, metric: float) -> None:
         """Take in one evaluation."""
-        target = self._scenario.stop.target
+        target = self._target
         if target is None or self.reached is not None:
             return
-        value = evaluation.loss if target.metric == "eval_loss" else evaluation.metric
-        if meets(target, value, self._scenario):
+        value = loss if target.metric == "eval_loss" else metric
+        if _meets(target, value, self._task):
             crossing = interpolate(self._last, (time_s, value), target.value)
             self.reached = Reached(round_index, time_s, crossing)
         self._last = (time_s, value)
 
 
-def more_is_better(metric: str, scenario: Scenario) -> bool:
-    """Whether a metric is to rise."""
-    name, rises = METRIC[scenario.data.task]
-    return metric == name and rises
-
-
-def meets(target: Target, value: float, scenario: Scenario) -> bool:
+def _meets(target: Target, value: float, task: Task) -> bool:
     """Whether a measured value is at the target or beyond."""
-    if more_is_better(target.metric, scenario):
-        return value >= target.value
-    return value <= target.value
+    name, rises = METRIC[task]
+    return value >= target.value if rises and target.metric == name else value <= target.value
 
 
 def interpolate(
