@@ -105,13 +105,9 @@ def count_cost(
     """
     one, two = (Adapter.fresh(shape, layout, k, 0, torch.float32) for k in (1, 2))
     model = StackedModel(shape, layout)
-    # Three samples show a layer that does not act on samples, whatever the batch is.
-    with model.using(Stack.whole(one, 1.0)):
-        model.logits(
-            torch.zeros((3, length), dtype=torch.int64, device="meta"), torch.full((3,), length)
-        )
-    flops_1, saved_1 = _count_step(model, one, local.batch, length, task)
-    flops_2, saved_2 = _count_step(model, two, local.batch, length, task)
+    masked = _mask_without_values(model, one, length)
+    flops_1, saved_1 = _count_step(model, one, local.batch, length, task, masked)
+    flops_2, saved_2 = _count_step(model, two, local.batch, length, task, masked)
     tokens = local.batch * length
     # Factor, gradient and, with momentum, velocity, each in 4-byte numbers.
     copies = 4 * (3 if local.momentum else 2)
@@ -130,8 +126,28 @@ def count_cost(
     )
 
 
+def _mask_without_values(model: StackedModel, adapter: Adapter, length: int) -> bool:
+    """Whether the shape wants an attention mask.
+
+    Some architectures read the values of a mask, others, given none, those of the positions, and
+    tensors without storage have no values; so the form that passes is found by trying. Three
+    samples also show a layer that does not act on samples.
+    """
+    tokens = torch.zeros((3, length), dtype=torch.int64, device="meta")
+    for masked in (True, False):
+        try:
+            with model.using(Stack.whole(adapter, 1.0)):
+                model.logits(tokens, torch.full((3,), length), masked)
+        except RuntimeError:
+            if not masked:
+                raise
+        else:
+            return masked
+    raise AssertionError("unreachable")
+
+
 def _count_step(
-    model: StackedModel, adapter: Adapter, batch: int, length: int, task: Task
+    model: StackedModel, adapter: Adapter, batch: int, length: int, task: Task, masked: bool
 ) -> tuple[int, int]:
     """Floating-point operations, and bytes saved for the backward pass, of one device's step."""
     stack = Stack.whole(adapter, 1.0)
@@ -157,7 +173,7 @@ def _count_step(
         model.using(stack),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        logits = model.logits(tokens, lengths)
+        logits = model.logits(tokens, lengths, masked)
         labels = torch.zeros(batch, dtype=torch.int64, device="meta")
         loss = device_losses(logits, tokens, lengths, labels, 1, task)
         torch.autograd.grad(loss.sum(), parameters)

@@ -175,7 +175,7 @@ class StackedModel:
             for head in self._heads.values():
                 head.own = None
 
-    def logits(self, tokens: Tensor, length: Tensor) -> Tensor:
+    def logits(self, tokens: Tensor, length: Tensor, masked: bool | None = None) -> Tensor:
         """Logits of a padded batch.
 
         Parameters
@@ -184,6 +184,8 @@ class StackedModel:
             (samples, L).
         length
             (samples,) true lengths, on the host.
+        masked
+            Whether to pass an attention mask; by default only where there is padding.
 
         Returns
         -------
@@ -197,8 +199,7 @@ class StackedModel:
         """
         self._batch.samples, self._batch.width = tokens.shape
         mask = None
-        # Without a mask transformers reads values to look for packed sequences; `meta` has none.
-        if tokens.is_meta or bool((length < tokens.shape[1]).any()):
+        if bool((length < tokens.shape[1]).any()) if masked is None else masked:
             position = torch.arange(tokens.shape[1], device=tokens.device)
             mask = (position < length.to(tokens.device).unsqueeze(1)).long()
         out: Tensor = self.model(input_ids=tokens, attention_mask=mask).logits

@@ -97,6 +97,8 @@ def load_model(
                     dtype=dtype,
                     use_safetensors=True,
                     trust_remote_code=False,
+                    # A head trained for other classes gives way to a new one.
+                    ignore_mismatched_sizes=task == "classification",
                 )
             except (OSError, ValueError, RuntimeError) as error:
                 raise _cannot_load(name, error) from None

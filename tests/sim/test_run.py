@@ -77,7 +77,14 @@ def test_equal_runs_write_equal_files(finished: Any, tiny: Tiny, simulate: Simul
             assert (one / name).read_bytes() == (other / name).read_bytes(), name
     summaries = [dict(each.summary) for each in (finished, again)]
     for summary in summaries:
-        assert summary.pop("host_s").keys() == {"build", "plan", "evaluate", "train", "simulate"}
+        assert summary.pop("host_s").keys() == {
+            "build",
+            "plan",
+            "evaluate",
+            "train",
+            "simulate",
+            "write",
+        }
     assert summaries[0] == summaries[1]
 
 
