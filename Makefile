@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: run test lint clean
 
 run: $(VENV)/installed
-	$(BIN)/sim run configs/quickstart.yaml
+	$(BIN)/sim run configs/quickstart.yaml --out runs/quickstart-$$(date +%Y%m%dT%H%M%S)
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -n 2
