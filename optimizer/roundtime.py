@@ -114,7 +114,6 @@ def expected_round_time(
     draws: int = 4096,
     seed: int = 0,
     method: Literal["exact", "monte-carlo"] | None = None,
-    purpose: str = "certificate",
 ) -> RoundTime:
     """Expected duration of a round under static equal finish, overhead included.
 
@@ -132,8 +131,6 @@ def expected_round_time(
         Root seed. Draw i of device n is the same number for every plan: common random numbers.
     method : {"exact", "monte-carlo"}, optional
         Enumeration of all cohorts or sampling; by default the first up to 12 devices.
-    purpose : str
-        Name of the random stream; other names give independent draws.
 
     Returns
     -------
@@ -165,7 +162,7 @@ def expected_round_time(
     device = np.arange(problem.devices)
     sample = np.concatenate(
         [
-            cohort_time(problem, rank, uniform(seed, purpose, draw[:, None], device) < q)
+            cohort_time(problem, rank, uniform(seed, "certificate", draw[:, None], device) < q)
             for draw in chunks
         ]
     )

@@ -177,20 +177,9 @@ def _explain(detail: ErrorDetails) -> str:
         return f"{path} = {_show(value)}: unknown key; {hint}"
     if kind == "missing":
         return f"{path}: missing; give it a value"
-    if kind == "union_tag_not_found":
-        return f"{path}.name: missing; accepted: {context.get('expected_tags', _tags())}"
     if kind == "union_tag_invalid":
         return f"{path}.name = '{context['tag']}': accepted: {context['expected_tags']}"
     return f"{path} = {_show(value)}: {_requirement(detail['msg'])}"
-
-
-def _tags() -> str:
-    return ", ".join(f"'{name}'" for name in policy_names())
-
-
-def policy_names() -> list[str]:
-    """Names of the policies a scenario may choose."""
-    return list(_tagged(Scenario, "policy"))
 
 
 def _requirement(message: str) -> str:

@@ -208,7 +208,8 @@ def run(
         learner = make_learner(system)
     records = Records(new_folder(out), system)
     try:
-        records.plan(plan, 1)
+        with watch.part("plan"):
+            records.plan(plan, 1)
         state = Run(system, plan, learner, records, watch, tell)
         try:
             with watch.part("simulate"):

@@ -46,17 +46,13 @@ class Link(Protocol):
         """
         ...
 
-    def bandwidth_slope(self, rate_bps: ArrayLike) -> NDArray[np.float64]:
-        """Return the derivatives of `bandwidth` in Hz per bit/s, at rates (..., N).
-
-        ``inf`` at or above the limit.
-        """
-        ...
-
     def bandwidth_and_slope(
         self, rate_bps: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return `bandwidth` and `bandwidth_slope` for the price of one inversion."""
+        """Return `bandwidth` and its derivative in Hz per bit/s, at rates (..., N).
+
+        Both are ``inf`` at or above the limit; together they cost one inversion.
+        """
         ...
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
@@ -114,14 +110,10 @@ class LinearLink:
         """Return the bandwidths in Hz that the rates in bit/s need, both (..., N)."""
         return np.asarray(rate_bps, dtype=np.float64) / self.efficiency_bps_hz
 
-    def bandwidth_slope(self, rate_bps: ArrayLike) -> NDArray[np.float64]:
-        """Return the derivatives of `bandwidth` in Hz per bit/s, at rates (..., N)."""
-        return self.bandwidth_and_slope(rate_bps)[1]
-
     def bandwidth_and_slope(
         self, rate_bps: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return `bandwidth` and `bandwidth_slope`."""
+        """Return `bandwidth` and its derivative in Hz per bit/s, at rates (..., N)."""
         bandwidth = self.bandwidth(rate_bps)
         return bandwidth, np.broadcast_to(1 / self.efficiency_bps_hz, bandwidth.shape)
 
@@ -252,17 +244,13 @@ class _CurvedLink:
         """
         return self.bandwidth_and_slope(rate_bps)[0]
 
-    def bandwidth_slope(self, rate_bps: ArrayLike) -> NDArray[np.float64]:
-        """Return the derivatives of `bandwidth` in Hz per bit/s, at rates (..., N).
-
-        ``inf`` at or above the limit.
-        """
-        return self.bandwidth_and_slope(rate_bps)[1]
-
     def bandwidth_and_slope(
         self, rate_bps: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return `bandwidth` and `bandwidth_slope` for the price of one inversion."""
+        """Return `bandwidth` and its derivative in Hz per bit/s, at rates (..., N).
+
+        Both are ``inf`` at or above the limit; together they cost one inversion.
+        """
         share = np.asarray(rate_bps, dtype=np.float64) / self.limit_bps
         inside = (share > 0) & (share < 1)
         x, slope = self._curve.invert(np.where(inside, share, 0.5))
