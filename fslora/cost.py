@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from fslora.local import LocalTraining, device_losses
+from fslora.local import LocalTraining
 from fslora.lora import Adapter, Layout
+from fslora.losses import device_losses
 from fslora.methods.base import Method
 from fslora.stacked import Stack, StackedModel
 from fslora.tasks import Task
@@ -173,6 +174,7 @@ def _count_step(
     ):
         logits = model.logits(tokens, lengths, masked)
         labels = torch.zeros(batch, dtype=torch.int64, device="meta")
-        loss = device_losses(logits, tokens, lengths, labels, 1, task)
+        prompt = torch.ones(batch, dtype=torch.int64)
+        loss = device_losses(logits, tokens, lengths, prompt, labels, 1, task)
         torch.autograd.grad(loss.sum(), parameters)
     return counter.get_total_flops(), sum(storage.nbytes() for storage in saved.values())

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fslora.data.dataset import Examples
-from fslora.local import token_losses
+from fslora.losses import token_losses
 from fslora.stacked import Stack, StackedModel
 from fslora.tasks import Task
 
@@ -42,6 +42,7 @@ def evaluate(
         for start in range(0, len(examples), batch):
             rows = by_length[start : start + batch]
             length = torch.from_numpy(examples.length[rows])
+            prompt = torch.from_numpy(examples.prompt[rows])
             width = int(length.max())
             tokens = torch.from_numpy(examples.tokens[rows, :width]).to(model.model.device)
             logits = model.logits(tokens, length).float()
@@ -51,7 +52,7 @@ def evaluate(
                 right += int((logits.argmax(-1) == label).sum())
                 count += len(rows)
             else:
-                loss, predicted = token_losses(logits, tokens, length)
+                loss, predicted = token_losses(logits, tokens, length, prompt)
                 nats += loss.double().sum().item()
                 count += int(predicted.sum())
     if task == "classification":

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from fslora.data.dataset import Examples
+from fslora.losses import device_losses
 from fslora.stacked import Stack, StackedModel
 from fslora.tasks import Task
 
@@ -49,12 +49,13 @@ class Batches:
     ----------
     tokens
         (M, H, b, L).
-    length, label
-        (M, H, b).
+    length, prompt, label
+        (M, H, b): tokens that are not padding, leading tokens that are not predicted, class.
     """
 
     tokens: Tensor
     length: Tensor
+    prompt: Tensor
     label: Tensor
 
     @classmethod
@@ -64,6 +65,7 @@ class Batches:
         return cls(
             torch.from_numpy(examples.tokens[chosen]),
             torch.from_numpy(examples.length[chosen]),
+            torch.from_numpy(examples.prompt[chosen]),
             torch.from_numpy(examples.label[chosen]),
         )
 
@@ -83,49 +85,6 @@ def data_order(shard: NDArray[np.int64], key: int, count: int) -> NDArray[np.int
     rng = np.random.default_rng((key, 1))
     passes = -(-count // len(shard))
     return np.concatenate([rng.permutation(shard) for _ in range(passes)])[:count]
-
-
-def device_losses(
-    logits: Tensor, tokens: Tensor, length: Tensor, label: Tensor, devices: int, task: Task
-) -> Tensor:
-    """Mean loss of each device in nats per predicted token or per example.
-
-    Parameters
-    ----------
-    logits
-        As `StackedModel.logits` returns them for `devices` equal groups of samples.
-    tokens, length, label
-        (samples, L), (samples,), (samples,).
-
-    Returns
-    -------
-    tensor (devices,)
-    """
-    logits = _at_least_single(logits)
-    if task == "classification":
-        target = label.to(logits.device)
-        return cross_entropy(logits, target, reduction="none").view(devices, -1).mean(1)
-    loss, predicted = token_losses(logits, tokens, length)
-    return loss.view(devices, -1).sum(1) / predicted.view(devices, -1).sum(1).to(loss.dtype)
-
-
-def _at_least_single(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
-
-
-def token_losses(logits: Tensor, tokens: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
-    """Loss of every next-token prediction, zero on padding, and where there is one.
-
-    Returns
-    -------
-    tuple of tensors
-        Nats (samples, L - 1) and a boolean mask of the same shape.
-    """
-    target = tokens[:, 1:]
-    loss = cross_entropy(logits[:, :-1].flatten(0, 1), target.flatten(), reduction="none")
-    position = torch.arange(1, tokens.shape[1])
-    predicted = (position < length.cpu().unsqueeze(1)).to(logits.device)
-    return loss.view(target.shape) * predicted, predicted
 
 
 def train_stack(
@@ -158,6 +117,7 @@ def train_stack(
                 logits,
                 tokens,
                 length,
+                batches.prompt[:, step].flatten(),
                 label,
                 devices,
                 task,

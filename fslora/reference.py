@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fslora.local import device_losses
+from fslora.losses import device_losses
 from fslora.methods.base import Job, Update
 from fslora.trainer import Learner
 
@@ -56,7 +56,8 @@ def train_alone(learner: Learner, job: Job) -> Update:
         tokens, length = batches.tokens[0, step].to(base.device), batches.length[0, step]
         logits = learner.model.logits(tokens, length)
         label = batches.label[0, step]
-        loss = device_losses(logits, tokens, length, label, 1, learner.dataset.task)[0]
+        prompt = batches.prompt[0, step]
+        loss = device_losses(logits, tokens, length, prompt, label, 1, learner.dataset.task)[0]
         optimizer.zero_grad()
         loss.backward()
         if learner.local.clip_norm is not None:

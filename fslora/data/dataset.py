@@ -29,6 +29,8 @@ class Examples:
         (n,) natural origin, an index into `Dataset.group_names`.
     label
         (n,) class, an index into `Dataset.label_names`, or -1.
+    prompt
+        (n,) leading tokens that are given, not predicted, by a causal model; at least 1.
     """
 
     tokens: NDArray[np.int64]
@@ -36,6 +38,7 @@ class Examples:
     predicted_bytes: NDArray[np.int64]
     group: NDArray[np.int64]
     label: NDArray[np.int64]
+    prompt: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.length)
@@ -125,6 +128,7 @@ def _examples(
             [-1 if document.label is None else document.label for *_, document in kept],
             dtype=np.int64,
         ),
+        prompt=np.ones(len(kept), dtype=np.int64),
     )
 
 
@@ -163,4 +167,5 @@ def _spread(examples: Examples, per_group: int) -> Examples:
         examples.predicted_bytes[rows],
         examples.group[rows],
         examples.label[rows],
+        examples.prompt[rows],
     )

@@ -67,7 +67,9 @@ def small_dataset(task: str, padded: bool, count: int = 60, width: int = 12) -> 
     tokens = rng.integers(1, VOCABULARY, (count, width))
     tokens[np.arange(width) >= length[:, None]] = 0
     label = rng.integers(0, CLASSES, count)
-    examples = Examples(tokens, length, length - 1, np.zeros(count, np.int64), label)
+    examples = Examples(
+        tokens, length, length - 1, np.zeros(count, np.int64), label, np.ones(count, np.int64)
+    )
     names = tuple(str(name) for name in range(CLASSES))
     return Dataset(task, examples, examples, ("all",), names, "none")  # type: ignore[arg-type]
 

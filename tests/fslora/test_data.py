@@ -27,7 +27,7 @@ from fslora.local import data_order
 def examples(group: np.ndarray, label: np.ndarray) -> Examples:
     n = len(group)
     two = np.full(n, 2)
-    return Examples(np.zeros((n, 2), np.int64), two, two - 1, group, label)
+    return Examples(np.zeros((n, 2), np.int64), two, two - 1, group, label, two - 1)
 
 
 def test_stdlib_holds_out_every_eighth_stretch_of_each_package() -> None:
