@@ -1,37 +1,83 @@
-"""Local training of a cohort: the same steps for all devices at once."""
+"""What every device does in a round, and how its step size follows from round and sketch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from numpy.typing import ArrayLike, NDArray
 
-from fslora.data.dataset import Examples
-from fslora.losses import device_losses
-from fslora.stacked import Stack, StackedModel
-from fslora.tasks import Task
+Optimizer = Literal["sgd", "adamw"]
+Decay = Literal["constant", "linear", "cosine"]
+SketchStep = Literal["scaled", "common"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Learning rate over the rounds, as a factor.
+
+    Parameters
+    ----------
+    decay
+        Course after the warm-up: constant, or falling to zero in a line or half a cosine.
+    warmup_rounds
+        Rounds over which the factor first rises in a line to 1.
+    rounds
+        Round at which a falling course reaches zero; later rounds keep the factor of the last
+        one before it.
+    """
+
+    decay: Decay = "constant"
+    warmup_rounds: int = 0
+    rounds: int = 1
+
+    def factor(self, round_index: int) -> float:
+        """Factor on the learning rate in round 1, 2, ...; always positive."""
+        if round_index <= self.warmup_rounds:
+            return round_index / (self.warmup_rounds + 1)
+        span = max(1, self.rounds - self.warmup_rounds)
+        # Counted so that the first round after the warm-up has factor 1 and none has 0.
+        done = min(round_index - self.warmup_rounds - 1, span - 1) / span
+        if self.decay == "linear":
+            return 1 - done
+        if self.decay == "cosine":
+            return (1 + math.cos(math.pi * done)) / 2
+        return 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class LocalTraining:
-    """What every device does in a round: SGD on its own data.
+    """Local training of a round: the same rule on every device, on its own data.
+
+    The optimizer starts from zero state each round, since the device holds other ranks each time.
 
     Parameters
     ----------
     steps
         Local steps H, at least 1.
     batch
-        Examples per step.
+        Examples per step; a device that holds fewer takes all it has.
     learning_rate
-        Step size, the same for every rank.
+        Step size at schedule factor 1.
     momentum
-        Heavy-ball momentum, in [0, 1); its buffer starts at zero each round.
+        Heavy-ball momentum of SGD, in [0, 1).
     clip_norm
         Largest gradient norm of one device over all it trains, or None for no clipping.
+    optimizer
+        `sgd`, or `adamw` (arXiv 1711.05101) with `betas`, `epsilon` and decoupled `weight_decay`.
+    proximal
+        mu of the proximal term mu/2 |X_n - X|^2 that FedProx (arXiv 1812.06127) adds to the loss.
+    epochs
+        Passes over a device's own data that take the place of `steps`: H_n then follows from its
+        number of examples, and devices with more data move further.
+    schedule
+        Course of the learning rate over the rounds.
+    sketch_step
+        Step size of a device whose sketch has gain g = r/k. `scaled`: its factors' gradient is
+        divided by g and its change multiplied by g at the server. `common`: neither. See
+        `step_factor`.
     """
 
     steps: int
@@ -39,107 +85,42 @@ class LocalTraining:
     learning_rate: float
     momentum: float = 0.0
     clip_norm: float | None = None
+    optimizer: Optimizer = "sgd"
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    proximal: float = 0.0
+    epochs: int | None = None
+    schedule: Schedule = Schedule()
+    sketch_step: SketchStep = "scaled"
 
+    def batch_of(self, samples: ArrayLike) -> NDArray[np.int64]:
+        """Examples per step of devices that hold `samples` examples each."""
+        return np.minimum(self.batch, np.asarray(samples, dtype=np.int64))
 
-@dataclass(frozen=True, slots=True)
-class Batches:
-    """Data of M devices for H steps of b examples.
+    def steps_of(self, samples: ArrayLike) -> NDArray[np.int64]:
+        """Local steps H_n of devices that hold `samples` examples each."""
+        held = np.asarray(samples, dtype=np.int64)
+        if self.epochs is None:
+            return np.full_like(held, self.steps)
+        return -(-self.epochs * held // self.batch_of(held))
 
-    Parameters
-    ----------
-    tokens
-        (M, H, b, L).
-    length, prompt, label
-        (M, H, b): tokens that are not padding, leading tokens that are not predicted, class.
-    """
+    def step_factor(self, gain: float) -> float:
+        """Factor on the gradient of a sketched device's factors; its inverse is on their change.
 
-    tokens: Tensor
-    length: Tensor
-    prompt: Tensor
-    label: Tensor
+        With gain g = r/k every held rank sees a gradient g times that of the full adapter, while
+        the product B A answers to a change of a rank g times as strongly: a common step is g times
+        too long for the local loss, and unstable from some rank down. Divided by g, each rank the
+        device holds walks as it would in the full adapter, and the change times g has the full
+        change as its mean over sketches, as S has the identity. An optimizer that is blind to the
+        scale of gradients needs the same: under Adam g cancels, and changes that are not
+        multiplied by g come out k/r too small (own derivation).
+        """
+        return 1.0 / gain if self.sketch_step == "scaled" else 1.0
 
-    @classmethod
-    def gather(cls, examples: Examples, rows: Sequence[NDArray[np.int64]], steps: int) -> Batches:
-        """Pick the examples `rows[m]` (H b of them, in training order) for each device m."""
-        chosen = np.stack(rows).reshape(len(rows), steps, -1)
-        return cls(
-            torch.from_numpy(examples.tokens[chosen]),
-            torch.from_numpy(examples.length[chosen]),
-            torch.from_numpy(examples.prompt[chosen]),
-            torch.from_numpy(examples.label[chosen]),
-        )
-
-
-def data_order(shard: NDArray[np.int64], key: int, count: int) -> NDArray[np.int64]:
-    """Examples a device trains on, in order: passes over its shard, each freshly shuffled.
-
-    Parameters
-    ----------
-    shard
-        Example numbers the device holds.
-    key
-        Seed of this device and dispatch.
-    count
-        How many to draw.
-    """
-    rng = np.random.default_rng((key, 1))
-    passes = -(-count // len(shard))
-    return np.concatenate([rng.permutation(shard) for _ in range(passes)])[:count]
-
-
-def train_stack(
-    model: StackedModel, stack: Stack, batches: Batches, local: LocalTraining, task: Task
-) -> NDArray[np.float64]:
-    """Run the local steps on every device of the stack, in place.
-
-    The sum of the devices' mean losses is differentiated once per step. No device's loss depends
-    on another's factors, so each gets exactly its own gradient.
-
-    Returns
-    -------
-    array (M,)
-        Mean loss over the steps.
-    """
-    parameters = stack.parameters()
-    devices, steps = batches.tokens.shape[:2]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    velocity: list[Tensor] = []
-    losses = []
-    with model.using(stack):
-        for step in range(steps):
-            length = batches.length[:, step].flatten()
-            width = int(length.max())
-            tokens = batches.tokens[:, step, :, :width].flatten(0, 1).to(model.model.device)
-            label = batches.label[:, step].flatten()
-            logits = model.logits(tokens, length)
-            loss = device_losses(
-                logits,
-                tokens,
-                length,
-                batches.prompt[:, step].flatten(),
-                label,
-                devices,
-                task,
-            )
-            gradients = list(torch.autograd.grad(loss.sum(), parameters))
-            losses.append(loss.detach())
-            with torch.no_grad():
-                if local.clip_norm is not None:
-                    _clip(gradients, local.clip_norm)
-                if local.momentum and velocity:
-                    torch._foreach_mul_(velocity, local.momentum)
-                    torch._foreach_add_(velocity, gradients)
-                else:
-                    velocity = gradients
-                torch._foreach_add_(parameters, velocity, alpha=-local.learning_rate)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    return torch.stack(losses).mean(0).double().cpu().numpy()
-
-
-def _clip(gradients: list[Tensor], largest: float) -> None:
-    square = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0)
-    factor = (largest / (square.sqrt() + 1e-6)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor.view(-1, *(1,) * (gradient.ndim - 1)))
+    @property
+    def state_copies(self) -> int:
+        """Numbers an optimizer holds per trained number: itself, its gradient and its state."""
+        if self.optimizer == "adamw":
+            return 4
+        return 3 if self.momentum else 2

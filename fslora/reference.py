@@ -1,7 +1,7 @@
 """One device at a time, the plain way: what stacked training is tested against.
 
-Ordinary PyTorch: the device's submatrices as parameters, a forward hook per layer,
-`torch.optim.SGD` and `clip_grad_norm_`. Slow, and short enough to be seen to be right.
+Ordinary PyTorch: the device's submatrices as parameters, a forward hook per layer, torch's own
+optimizers and `clip_grad_norm_`. Slow, and short enough to be seen to be right.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fslora.dropout import Dropout, dropout_keys
+from fslora.local import LocalTraining
 from fslora.losses import device_losses
 from fslora.methods.base import Job, Update
 from fslora.trainer import Learner
@@ -18,24 +20,32 @@ from fslora.trainer import Learner
 
 def train_alone(learner: Learner, job: Job) -> Update:
     """Train one device from the learner's present global state and return its update."""
-    piece = learner.slices([job])[0]
-    batches = learner.batches([job])
+    piece, batches, local = learner.slices([job])[0], learner.batches([job]), learner.local
     scale = learner.lora.scale * piece.gain
+    step_factor = local.step_factor(piece.gain)
+    base, task = learner.model.model, learner.dataset.task
     a, b = {}, {}
     for layer, name in enumerate(learner.adapter.a):
         ranks = torch.from_numpy(piece.indices[layer])
         a[name] = nn.Parameter(learner.adapter.a[name][ranks].clone())
         b[name] = nn.Parameter(learner.adapter.b[name][:, ranks].clone())
     head = {name: nn.Parameter(value.clone()) for name, value in learner.adapter.head.items()}
-    parameters = [*a.values(), *b.values(), *head.values()]
+    factors = [*a.values(), *b.values()]
+    parameters = [*factors, *head.values()]
     start = [parameter.detach().clone() for parameter in parameters]
-    optimizer = torch.optim.SGD(
-        parameters, lr=learner.local.learning_rate, momentum=learner.local.momentum
-    )
+    optimizer = _optimizer(local, parameters, learner.learning_rate(job))
+    keys = dropout_keys([job.key], local.steps_of(len(learner.shards[job.device])).item())
+    dropout: Dropout | None = None
 
-    def add_lora(name: str) -> Any:
+    def dropped(number: int, x: Tensor) -> Tensor:
+        if dropout is None:
+            return x
+        width = x[0].numel() // x.shape[-1]
+        return x * dropout.mask(number, len(x), width, x.shape[-1]).view(x.shape).to(x.dtype)
+
+    def add_lora(number: int, name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            return output + scale * (inputs[0] @ a[name].T @ b[name].T)
+            return output + scale * (dropped(number, inputs[0]) @ a[name].T @ b[name].T)
 
         return hook
 
@@ -45,25 +55,36 @@ def train_alone(learner: Learner, job: Job) -> Update:
 
         return hook
 
-    base = learner.model.model
-    hooks = [base.get_submodule(name).register_forward_hook(add_lora(name)) for name in a]
+    hooks = [
+        base.get_submodule(name).register_forward_hook(add_lora(number, name))
+        for number, name in enumerate(a)
+    ]
     hooks += [
         base.get_submodule(name).register_forward_hook(own_head(name))
         for name in learner.model.layout.heads
     ]
     losses = []
-    for step in range(learner.local.steps):
-        tokens, length = batches.tokens[0, step].to(base.device), batches.length[0, step]
+    for step in range(batches.tokens.shape[1]):
+        if learner.lora.dropout:
+            dropout = Dropout(learner.lora.dropout, keys[:, step])
+        tokens = batches.tokens[0, step].to(base.device)
+        length, prompt, label = (
+            each[0, step] for each in (batches.length, batches.prompt, batches.label)
+        )
         logits = learner.model.logits(tokens, length)
-        label = batches.label[0, step]
-        prompt = batches.prompt[0, step]
-        loss = device_losses(logits, tokens, length, prompt, label, 1, learner.dataset.task)[0]
+        loss = device_losses(logits, tokens, length, prompt, label, 1, task)[0]
+        losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
-        if learner.local.clip_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, learner.local.clip_norm)
+        for factor in factors:
+            assert factor.grad is not None
+            factor.grad.mul_(step_factor)
+        if local.proximal:
+            for parameter, begin in zip(parameters, start, strict=True):
+                (local.proximal / 2 * (parameter - begin).square().sum()).backward()
+        if local.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, local.clip_norm)
         optimizer.step()
-        losses.append(loss.item())
     for hook in hooks:
         hook.remove()
     delta = iter([p.detach() - begin for p, begin in zip(parameters, start, strict=True)])
@@ -74,4 +95,19 @@ def train_alone(learner: Learner, job: Job) -> Update:
         {name: next(delta) for name in b},
         {name: next(delta) for name in head},
         sum(losses) / len(losses),
+        1.0 / step_factor,
     )
+
+
+def _optimizer(
+    local: LocalTraining, parameters: list[nn.Parameter], learning_rate: float
+) -> torch.optim.Optimizer:
+    if local.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters,
+            lr=learning_rate,
+            betas=local.betas,
+            eps=local.epsilon,
+            weight_decay=local.weight_decay,
+        )
+    return torch.optim.SGD(parameters, lr=learning_rate, momentum=local.momentum)

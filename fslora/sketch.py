@@ -37,8 +37,33 @@ def draw_indices(key: int, layers: int, rank: int, sketch_rank: int) -> NDArray[
     return np.sort(order[:, :sketch_rank], axis=1)
 
 
-def cut_stack(a: Tensor, b: Tensor, indices: Sequence[NDArray[np.int64]]) -> tuple[Tensor, Tensor]:
-    """Cut one layer's submatrices for M devices and pad them with zeros to the widest.
+def pad_indices(indices: Sequence[NDArray[np.int64]], width: int) -> tuple[Tensor, Tensor]:
+    """Bring the index sets of M devices to one width.
+
+    Parameters
+    ----------
+    indices
+        Per device (layers, k_m).
+    width
+        k_max.
+
+    Returns
+    -------
+    tuple of tensors
+        Indices (layers, M, k_max), zero where a device has no more ranks, and a boolean mask
+        (M, k_max) of where it has.
+    """
+    layers = len(indices[0])
+    padded = np.zeros((layers, len(indices), width), dtype=np.int64)
+    real = np.zeros((len(indices), width), dtype=bool)
+    for device, index in enumerate(indices):
+        padded[:, device, : index.shape[1]] = index
+        real[device, : index.shape[1]] = True
+    return torch.from_numpy(padded), torch.from_numpy(real)
+
+
+def cut_stack(a: Tensor, b: Tensor, index: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut one layer's submatrices for M devices, zero where `real` is not set.
 
     Padding stays zero through training: where a row of A and the column of B are both zero, both
     gradients vanish.
@@ -47,22 +72,19 @@ def cut_stack(a: Tensor, b: Tensor, indices: Sequence[NDArray[np.int64]]) -> tup
     ----------
     a, b
         (r, d_in) and (d_out, r).
-    indices
-        Per device the ranks it gets, (k_m,).
+    index, real
+        (M, k_max) ranks each device gets, and which of them it does get.
 
     Returns
     -------
     tuple of tensors
         (M, k_max, d_in) and (M, d_out, k_max).
     """
-    width = max(len(index) for index in indices)
-    stack_a = a.new_zeros((len(indices), width, a.shape[1]))
-    stack_b = b.new_zeros((len(indices), b.shape[0], width))
-    for row_a, row_b, index in zip(stack_a, stack_b, indices, strict=True):
-        ranks = torch.from_numpy(index).to(a.device)
-        row_a[: len(index)] = a[ranks]
-        row_b[:, : len(index)] = b[:, ranks]
-    return stack_a, stack_b
+    rows, columns = a[index], b[:, index].transpose(0, 1)
+    return (
+        rows.masked_fill(~real.unsqueeze(2), 0.0),
+        columns.masked_fill(~real.unsqueeze(1), 0.0),
+    )
 
 
 def scatter_add(

@@ -14,15 +14,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from fslora.dropout import Dropout
 from fslora.lora import Adapter, Layout
 from fslora.methods.base import Slice
 from fslora.models.base import ModelError
-from fslora.sketch import cut_stack
+from fslora.sketch import cut_stack, pad_indices
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Trainable factors of M devices.
+    """Factors of M devices.
 
     Parameters
     ----------
@@ -32,29 +33,14 @@ class Stack:
         Per head parameter (M, ...).
     scale
         (M, 1, 1): s times each device's gain.
+
+    Products are computed in the number format of the layer's input.
     """
 
     a: dict[str, Tensor]
     b: dict[str, Tensor]
     head: dict[str, Tensor]
     scale: Tensor
-
-    @classmethod
-    def cut(cls, adapter: Adapter, slices: Sequence[Slice], scale: float) -> Stack:
-        """Copy out of the global state what each device gets."""
-        a, b = {}, {}
-        for layer, name in enumerate(adapter.a):
-            a[name], b[name] = cut_stack(
-                adapter.a[name], adapter.b[name], [piece.indices[layer] for piece in slices]
-            )
-        head = {
-            name: value.expand(len(slices), *value.shape).clone()
-            for name, value in adapter.head.items()
-        }
-        any_factor = next(iter(a.values()))
-        gain = torch.tensor([piece.gain for piece in slices], dtype=torch.float64)
-        scales = (scale * gain).to(any_factor.device, any_factor.dtype)
-        return cls(a, b, head, scales.view(-1, 1, 1))
 
     @classmethod
     def whole(cls, adapter: Adapter, scale: float) -> Stack:
@@ -67,17 +53,58 @@ class Stack:
             any_factor.new_full((1, 1, 1), scale),
         )
 
-    def parameters(self) -> list[Tensor]:
-        """Every trainable tensor, in a fixed order; the first axis is the device."""
-        return [*self.a.values(), *self.b.values(), *self.head.values()]
+    @classmethod
+    def unpack(cls, numbers: Tensor, layout: Layout, scale: Tensor) -> Stack:
+        """Read a matrix that holds one device per row, (M, P), as factors; without a copy.
+
+        A row holds, per layer, A and then the transpose of B, and after the layers the heads; the
+        width k_max follows from its length. The gradient with respect to `numbers` comes back as
+        one matrix of the same order.
+        """
+        width = (numbers.shape[1] - layout.head_numbers) // layout.numbers_per_rank
+        sizes = [width * d for dims in layout.layers.values() for d in dims]
+        for d_in, d_out, bias in layout.heads.values():
+            sizes += [d_in * d_out] + [d_out] * bias
+        pieces = iter(numbers.split(sizes, dim=1))
+        a, b, head = {}, {}, {}
+        for name, (d_in, d_out) in layout.layers.items():
+            a[name] = next(pieces).unflatten(1, (width, d_in))
+            b[name] = next(pieces).unflatten(1, (width, d_out)).transpose(1, 2)
+        for name, (d_in, d_out, bias) in layout.heads.items():
+            head[f"{name}.weight"] = next(pieces).unflatten(1, (d_out, d_in))
+            if bias:
+                head[f"{name}.bias"] = next(pieces)
+        return cls(a, b, head, scale)
+
+    def fill(self, adapter: Adapter, slices: Sequence[Slice]) -> None:
+        """Copy in what each device gets of the global state; narrower devices end in zeros."""
+        width = next(iter(self.a.values())).shape[1]
+        index, real = pad_indices([piece.indices for piece in slices], width)
+        any_factor = next(iter(adapter.a.values()))
+        index, real = index.to(any_factor.device), real.to(any_factor.device)
+        for layer, name in enumerate(adapter.a):
+            a, b = cut_stack(adapter.a[name], adapter.b[name], index[layer], real)
+            self.a[name].copy_(a)
+            self.b[name].copy_(b)
+        for name, value in adapter.head.items():
+            self.head[name].copy_(value.expand_as(self.head[name]))
 
 
 @dataclass(slots=True)
-class BatchShape:
-    """Size of the batch that is passing through: samples and tokens per sample."""
+class Passing:
+    """What the layers know of the batch that is passing through.
+
+    Parameters
+    ----------
+    samples, width
+        Size of the batch: samples, and tokens per sample.
+    dropout
+        Dropout of this step, if any.
+    """
 
     samples: int = 0
     width: int = 0
+    dropout: Dropout | None = None
 
     def check(self, x: Tensor) -> None:
         """Refuse an input whose first axis is not the samples (or all their tokens).
@@ -97,32 +124,51 @@ class BatchShape:
 class StackedLinear(nn.Module):
     """A frozen linear layer plus, per device, s (r/k) B A x of the stack in use."""
 
-    def __init__(self, base: nn.Linear, batch: BatchShape) -> None:
+    def __init__(self, base: nn.Module, passing: Passing, number: int) -> None:
         super().__init__()
         self.base = base
-        self.batch = batch
+        self.passing = passing
+        self.number = number
         self.factors: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight, for models that ask a layer for its number format."""
+        weight = self.base.weight
+        assert isinstance(weight, Tensor)
+        return weight
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (M b, ..., d_in) to (M b, ..., d_out)."""
         out: Tensor = self.base(x)
         if self.factors is None:
             return out
-        self.batch.check(x)
+        self.passing.check(x)
         a, b, scale = self.factors
-        rows = x.reshape(len(a), -1, x.shape[-1]).to(a.dtype)
-        inner = torch.bmm(rows, a.transpose(1, 2)) * scale
-        base_rows = out.reshape(len(a), -1, out.shape[-1]).to(a.dtype)
-        return torch.baddbmm(base_rows, inner, b.transpose(1, 2)).view(out.shape).to(out.dtype)
+        rows = x.reshape(len(a), -1, x.shape[-1])
+        if self.passing.dropout is not None:
+            rows = self._drop(rows)
+        # Scaled before it is rounded to the base's format: a rounded scale would be a bias.
+        inner = torch.bmm(rows, (a * scale).to(x.dtype).transpose(1, 2))
+        base_rows = out.reshape(len(a), -1, out.shape[-1])
+        return torch.baddbmm(base_rows, inner, b.to(x.dtype).transpose(1, 2)).view(out.shape)
+
+    def _drop(self, rows: Tensor) -> Tensor:
+        """Apply this step's dropout to (M, rows of a device, d_in)."""
+        assert self.passing.dropout is not None
+        devices, count, features = rows.shape
+        samples = self.passing.samples // devices
+        mask = self.passing.dropout.mask(self.number, samples, count // samples, features)
+        return rows * mask.view(rows.shape).to(rows.dtype)
 
 
 class StackedHead(nn.Module):
     """A linear layer of which every device trains its own copy."""
 
-    def __init__(self, base: nn.Linear, batch: BatchShape) -> None:
+    def __init__(self, base: nn.Linear, passing: Passing) -> None:
         super().__init__()
         self.base = base
-        self.batch = batch
+        self.passing = passing
         self.own: tuple[Tensor, Tensor | None] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -130,13 +176,13 @@ class StackedHead(nn.Module):
         if self.own is None:
             out: Tensor = self.base(x)
             return out
-        self.batch.check(x)
+        self.passing.check(x)
         weight, bias = self.own
-        rows = x.reshape(len(weight), -1, x.shape[-1]).to(weight.dtype)
-        product = torch.bmm(rows, weight.transpose(1, 2))
+        rows = x.reshape(len(weight), -1, x.shape[-1])
+        product = torch.bmm(rows, weight.to(x.dtype).transpose(1, 2))
         if bias is not None:
-            product = product + bias.unsqueeze(1)
-        return product.view(*x.shape[:-1], -1).to(x.dtype)
+            product = product + bias.to(x.dtype).unsqueeze(1)
+        return product.view(*x.shape[:-1], -1)
 
 
 class StackedModel:
@@ -153,16 +199,27 @@ class StackedModel:
     def __init__(self, model: PreTrainedModel, layout: Layout) -> None:
         self.model = model
         self.layout = layout
-        self._batch = BatchShape()
-        self._layers = {n: StackedLinear(_linear(model, n), self._batch) for n in layout.layers}
-        self._heads = {n: StackedHead(_linear(model, n), self._batch) for n in layout.heads}
+        self._passing = Passing()
+        self._layers = {
+            name: StackedLinear(model.get_submodule(name), self._passing, number)
+            for number, name in enumerate(layout.layers)
+        }
+        self._heads = {n: StackedHead(_linear(model, n), self._passing) for n in layout.heads}
         wrapped: Mapping[str, nn.Module] = {**self._layers, **self._heads}
         for name, module in wrapped.items():
             model.set_submodule(name, module)
 
+    @property
+    def frozen_weights(self) -> int:
+        """Numbers in the frozen matrices that every token is multiplied with."""
+        table = self.model.get_input_embeddings().weight
+        matrices = (p for p in self.model.parameters() if p.ndim == 2 and p is not table)
+        return sum(matrix.numel() for matrix in matrices)
+
     @contextmanager
-    def using(self, stack: Stack) -> Iterator[None]:
-        """Within the block, forward passes use `stack`."""
+    def using(self, stack: Stack, dropout: Dropout | None = None) -> Iterator[None]:
+        """Within the block, forward passes use `stack`, with dropout if given."""
+        self._passing.dropout = dropout
         for name, layer in self._layers.items():
             layer.factors = (stack.a[name], stack.b[name], stack.scale)
         for name, head in self._heads.items():
@@ -170,6 +227,7 @@ class StackedModel:
         try:
             yield
         finally:
+            self._passing.dropout = None
             for layer in self._layers.values():
                 layer.factors = None
             for head in self._heads.values():
@@ -183,9 +241,11 @@ class StackedModel:
         tokens
             (samples, L).
         length
-            (samples,) true lengths, on the host.
+            (samples,) true lengths; a sample of length 0 is read as one of length 1, which keeps
+            its attention defined.
         masked
-            Whether to pass an attention mask; by default only where there is padding.
+            Whether to pass an attention mask; by default only where there is padding, for which
+            `length` must lie on the host.
 
         Returns
         -------
@@ -197,11 +257,12 @@ class StackedModel:
         ModelError
             If an adapted layer does not act on one row per sample.
         """
-        self._batch.samples, self._batch.width = tokens.shape
+        self._passing.samples, self._passing.width = tokens.shape
         mask = None
         if bool((length < tokens.shape[1]).any()) if masked is None else masked:
             position = torch.arange(tokens.shape[1], device=tokens.device)
-            mask = (position < length.to(tokens.device).unsqueeze(1)).long()
+            end = length.to(tokens.device).clamp(min=1).unsqueeze(1)
+            mask = (position < end).long()
         out: Tensor = self.model(input_ids=tokens, attention_mask=mask).logits
         return out
 

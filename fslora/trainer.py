@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from fslora.batches import Batches, data_order
 from fslora.data.dataset import Dataset
 from fslora.data.partition import Shards
 from fslora.evaluate import Evaluation, evaluate
-from fslora.local import Batches, LocalTraining, data_order, train_stack
+from fslora.grouping import TokenCost, plan_stacks
+from fslora.local import LocalTraining
 from fslora.lora import Adapter, Layout, LoraSpec
 from fslora.methods.base import Job, Method, Slice, Update
+from fslora.server import Server, ServerOptimizer
+from fslora.stack_training import StackTrainer
 from fslora.stacked import Stack, StackedModel
 
 #: Larger evaluation batches are no faster.
@@ -41,10 +45,14 @@ class Learner:
         Examples, and which of them each device holds.
     lora, local, method
         How adapters are scaled, trained, cut and merged.
+    server
+        Moves the global state by what is merged.
+    stacks
+        Trains the devices of a stack.
     wire
         Number format of transfers; what a device gets and sends is rounded to it.
     at_once
-        Devices trained in one stack; a larger cohort is cut into pieces of this size.
+        Devices trained in one stack; a larger cohort is cut into pieces of at most this size.
     """
 
     model: StackedModel
@@ -54,6 +62,8 @@ class Learner:
     lora: LoraSpec
     local: LocalTraining
     method: Method
+    server: Server
+    stacks: StackTrainer
     wire: torch.dtype
     at_once: int
 
@@ -71,28 +81,60 @@ class Learner:
         wire: torch.dtype = torch.float32,
         at_once: int = 64,
         dtype: torch.dtype = torch.float32,
+        server: ServerOptimizer | None = None,
+        adapter: Adapter | None = None,
     ) -> Learner:
-        """Wrap the base model and begin with fresh factors in number format `dtype`."""
-        adapter = Adapter.fresh(base, layout, lora.rank, seed, dtype)
+        """Wrap the base model and begin with `adapter`, or with fresh factors in format `dtype`."""
+        if adapter is None:
+            adapter = Adapter.fresh(base, layout, lora.rank, seed, dtype)
         model = StackedModel(base, layout)
-        return cls(model, adapter, dataset, shards, lora, local, method, wire, at_once)
+        return cls(
+            model,
+            adapter,
+            dataset,
+            shards,
+            lora,
+            local,
+            method,
+            Server(server or ServerOptimizer(), method),
+            StackTrainer(model, lora, local, dataset.task, dtype),
+            wire,
+            at_once,
+        )
 
     def train(self, jobs: Sequence[Job]) -> list[Update]:
         """Train the jobs' devices, stacked, from the present global state.
 
+        Returns
+        -------
+        list of Update
+            In the order of the jobs.
+
         Raises
         ------
         Diverged
-            If a device's loss is not finite.
+            If a device's loss or change is not finite.
         """
-        updates: list[Update] = []
-        for start in range(0, len(jobs), self.at_once):
-            updates += self._train_stack(jobs[start : start + self.at_once])
-        return updates
+        if not jobs:
+            return []
+        held = np.array([len(self.shards[job.device]) for job in jobs])
+        stacks = plan_stacks(
+            np.array([job.rank for job in jobs]),
+            self.local.batch_of(held),
+            self.local.steps_of(held),
+            self.dataset.train.tokens.shape[1],
+            self._token_cost(),
+            self.at_once,
+        )
+        updates: dict[int, Update] = {}
+        for stack in stacks:
+            trained = self._train_stack([jobs[place] for place in stack])
+            updates.update(zip(stack.tolist(), trained, strict=True))
+        return [updates[place] for place in range(len(jobs))]
 
     def aggregate(self, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Merge the updates with aggregation weights v_n into the global state."""
-        self.method.merge(self.adapter, updates, weight)
+        self.server.merge(self.adapter, updates, weight)
 
     def evaluate(self) -> Evaluation:
         """Held-out loss and metric of the full global state.
@@ -118,36 +160,44 @@ class Learner:
         return [self.method.slice(job, self.model.layout, self.lora.rank) for job in jobs]
 
     def batches(self, jobs: Sequence[Job]) -> Batches:
-        """Data of the jobs' devices, in training order."""
-        rows = [job_rows(self.shards, self.local, job) for job in jobs]
-        return Batches.gather(self.dataset.train, rows, self.local.steps)
+        """Data of the jobs' devices, in training order; jobs come with falling numbers of steps."""
+        examples = self.dataset.train
+        rows = [job_rows(self.shards, examples.length, self.local, job) for job in jobs]
+        return Batches.gather(examples, rows)
+
+    def learning_rate(self, job: Job) -> float:
+        """Step size of a job, by the round it was dispatched in."""
+        return self.local.learning_rate * self.local.schedule.factor(job.round)
 
     def _train_stack(self, jobs: Sequence[Job]) -> list[Update]:
         slices = self.slices(jobs)
-        stack = Stack.cut(self.adapter, slices, self.lora.scale)
-        for parameter in stack.parameters():
-            parameter.copy_(self._over_the_wire(parameter))
-        start = [parameter.clone() for parameter in stack.parameters()]
-        loss = train_stack(self.model, stack, self.batches(jobs), self.local, self.dataset.task)
+        delta, loss = self.stacks.train(
+            self.adapter,
+            slices,
+            self.batches(jobs),
+            [job.key for job in jobs],
+            [self.learning_rate(job) for job in jobs],
+            self._over_the_wire,
+        )
         for job, value in zip(jobs, loss, strict=True):
             if not np.isfinite(value):
                 raise Diverged(
                     f"device {job.device} at rank {job.rank}: the training loss is not finite; "
                     "lower training.learning_rate or set training.clip_norm"
                 )
-        delta = [
-            self._over_the_wire(end - begin)
-            for end, begin in zip(stack.parameters(), start, strict=True)
-        ]
-        a, b, head = _unpack(delta, stack)
+        rank = [job.rank for job in jobs]
+        a = {name: _narrowed(value, rank, 0) for name, value in delta.a.items()}
+        b = {name: _narrowed(value, rank, 1) for name, value in delta.b.items()}
+        head = {name: value.unbind(0) for name, value in delta.head.items()}
         return [
             Update(
                 job.device,
                 piece,
-                {name: value[row, : job.rank] for name, value in a.items()},
-                {name: value[row, :, : job.rank] for name, value in b.items()},
-                {name: value[row] for name, value in head.items()},
+                {name: values[row] for name, values in a.items()},
+                {name: values[row] for name, values in b.items()},
+                {name: values[row] for name, values in head.items()},
                 float(loss[row]),
+                1.0 / self.local.step_factor(piece.gain),
             )
             for row, (job, piece) in enumerate(zip(jobs, slices, strict=True))
         ]
@@ -157,18 +207,23 @@ class Learner:
             return value
         return value.to(self.wire).to(value.dtype)
 
+    def _token_cost(self) -> TokenCost:
+        """Products of one token: two with each frozen weight, three with each trained number."""
+        return TokenCost(4.0 * self.model.frozen_weights, 6.0 * self.model.layout.numbers_per_rank)
 
-def job_rows(shards: Shards, local: LocalTraining, job: Job) -> NDArray[np.int64]:
-    """Example numbers a job trains on, H b of them in order."""
-    return data_order(shards[job.device], job.key, local.steps * local.batch)
+
+def job_rows(
+    shards: Shards, length: NDArray[np.int64], local: LocalTraining, job: Job
+) -> NDArray[np.int64]:
+    """Example numbers a job trains on, (H, b) in order."""
+    shard = shards[job.device]
+    steps, batch = int(local.steps_of(len(shard))), int(local.batch_of(len(shard)))
+    return data_order(shard, length, job.key, steps, batch)
 
 
-def _unpack(
-    values: Sequence[Tensor], like: Stack
-) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    supply = iter(values)
-    return (
-        {name: next(supply) for name in like.a},
-        {name: next(supply) for name in like.b},
-        {name: next(supply) for name in like.head},
-    )
+def _narrowed(values: Tensor, rank: Sequence[int], axis: int) -> list[Tensor]:
+    """Each device's part of a padded (M, ...) tensor: its own ranks along `axis`."""
+    return [
+        value if value.shape[axis] == k else value.narrow(axis, 0, k)
+        for value, k in zip(values.unbind(0), rank, strict=True)
+    ]

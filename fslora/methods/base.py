@@ -24,12 +24,15 @@ class Job:
     rank
         Rank k of its sketch.
     key
-        Seed of this device and dispatch; index sets and data order follow from it.
+        Seed of this device and dispatch; index sets, data order and dropout follow from it.
+    round
+        Round it was dispatched in, from 1, which the learning rate may follow.
     """
 
     device: int
     rank: int
     key: int
+    round: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,9 @@ class Update:
         Per head parameter its change.
     loss
         Mean loss over the local steps, in nats.
+    factor_gain
+        What the server multiplies `delta_a` and `delta_b` by: the inverse of the factor on the
+        device's steps, see `LocalTraining.step_factor`.
     """
 
     device: int
@@ -70,6 +76,7 @@ class Update:
     delta_b: dict[str, Tensor]
     delta_head: dict[str, Tensor]
     loss: float
+    factor_gain: float = 1.0
 
 
 class Method(Protocol):

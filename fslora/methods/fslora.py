@@ -9,8 +9,10 @@ Per layer a device sends k (d_in + d_out) numbers; heads go whole. The index set
 that server and device share, so it costs no traffic. The server broadcasts the full factors,
 r (d_in + d_out) numbers, before it knows who will take part.
 
-With a common learning rate the gradient of a sketched device grows like r/k; clipping each device's
-gradient norm bounds the step, and undoes r/k where it binds.
+The step size of a sketched device is settled in `LocalTraining.step_factor`: by default each held
+rank walks as it would in the full adapter, and the server multiplies the change by r/k. At first
+order in the learning rate the mean change over sketches is that of the full adapter either way.
+Clipping a device's gradient norm bounds its step and, where it binds, biases the mean.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class FSLoRA:
                     update.slice.indices[layer],
                     update.delta_a[name],
                     update.delta_b[name],
-                    v,
+                    v * update.factor_gain,
                 )
             for name, delta in update.delta_head.items():
                 adapter.head[name].add_(delta, alpha=v)

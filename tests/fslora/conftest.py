@@ -1,6 +1,6 @@
 """Small models and data sets in double precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -84,19 +84,22 @@ def make_learner() -> Callable[..., Learner]:
         rank: int = 6,
         local: LocalTraining | None = None,
         padded: bool = False,
+        dropout: float = 0.0,
+        sizes: Sequence[int] = (12, 12, 12, 12, 12),
+        device: str = "cpu",
         **options: object,
     ) -> Learner:
         task = "causal-lm" if kind == "causal-lm" else "classification"
-        model = small_model(kind)
+        model = small_model(kind).to(device)
         layout = find_layout(model, ("all-linear",), heads=task == "classification")
         dataset = small_dataset(task, padded)
-        shards = tuple(np.array_split(np.arange(len(dataset.train)), 5))
+        shards = tuple(np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]))
         learner = Learner.start(
             model,
             layout,
             dataset,
             shards,
-            LoraSpec(rank, 8.0),
+            LoraSpec(rank, 8.0, dropout=dropout),
             local or LocalTraining(steps=3, batch=2, learning_rate=0.3),
             METHODS[method],
             seed=11,

@@ -8,9 +8,9 @@ import torch
 from scipy.stats import chisquare
 from torch.nn.functional import cross_entropy
 
-from fslora.local import LocalTraining
+from fslora.local import LocalTraining, SketchStep
 from fslora.methods import METHODS, Job
-from fslora.sketch import cut_stack, draw_indices, scatter_add
+from fslora.sketch import cut_stack, draw_indices, pad_indices, scatter_add
 from fslora.stacked import Stack
 from fslora.trainer import Learner
 
@@ -22,6 +22,12 @@ def sketch_matrix(index: np.ndarray, rank: int) -> torch.Tensor:
     diagonal = torch.zeros(rank, dtype=torch.float64)
     diagonal[torch.from_numpy(index)] = rank / len(index)
     return torch.diag(diagonal)
+
+
+def cut(a: torch.Tensor, b: torch.Tensor, index: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """One device's submatrices of one layer."""
+    padded, real = pad_indices([index[None]], len(index))
+    return cut_stack(a, b, padded[0], real)
 
 
 def test_indices_are_distinct_ascending_and_uniform() -> None:
@@ -62,7 +68,7 @@ def test_variance_identity(k: int) -> None:
     sets = [np.array(chosen) for chosen in combinations(range(rank), k)]
     products = []
     for index in sets:
-        cut_a, cut_b = cut_stack(a, b, [index])
+        cut_a, cut_b = cut(a, b, index)
         products.append(scale * rank / k * cut_b[0] @ cut_a[0])
     mean = torch.stack(products).mean(0)
     torch.testing.assert_close(mean, scale * b @ a)
@@ -73,9 +79,12 @@ def test_variance_identity(k: int) -> None:
     torch.testing.assert_close(variance, expected)
 
 
-def test_sketched_step_equals_autograd_through_the_written_out_sketch(make_learner: Make) -> None:
+@pytest.mark.parametrize("rule", ["scaled", "common"])
+def test_sketched_step_equals_autograd_through_the_written_out_sketch(
+    make_learner: Make, rule: SketchStep
+) -> None:
     job = Job(2, 2, 55)
-    local = LocalTraining(steps=1, batch=2, learning_rate=0.5)
+    local = LocalTraining(steps=1, batch=2, learning_rate=0.5, sketch_step=rule)
     learner = make_learner(local=local)
     update = learner.train([job])[0]
 
@@ -99,8 +108,11 @@ def test_sketched_step_equals_autograd_through_the_written_out_sketch(make_learn
         grad_a, grad_b = a[name].grad, b[name].grad
         assert grad_a is not None
         assert grad_b is not None
-        torch.testing.assert_close(update.delta_a[name], -0.5 * grad_a[rows])
-        torch.testing.assert_close(update.delta_b[name], -0.5 * grad_b[:, rows])
+        # A first step of SGD, as it arrives in the global state, is the same under both rules.
+        moved_a = update.factor_gain * update.delta_a[name]
+        moved_b = update.factor_gain * update.delta_b[name]
+        torch.testing.assert_close(moved_a, -0.5 * grad_a[rows], atol=1e-10, rtol=0)
+        torch.testing.assert_close(moved_b, -0.5 * grad_b[:, rows], atol=1e-10, rtol=0)
         outside = torch.ones(6, dtype=torch.bool)
         outside[rows] = False
         assert not grad_a[outside].any()
@@ -128,7 +140,7 @@ def test_merge_is_the_weighted_sum(make_learner: Make) -> None:
     for layer, name in enumerate(expected):
         for update, v in zip(updates, (0.7, 2.5), strict=True):
             for place, j in enumerate(update.slice.indices[layer]):
-                expected[name][:, j] += v * update.delta_b[name][:, place]
+                expected[name][:, j] += v * update.factor_gain * update.delta_b[name][:, place]
     learner.aggregate(updates, [0.7, 2.5])
     for name, value in expected.items():
         torch.testing.assert_close(learner.adapter.b[name], value)
@@ -143,7 +155,7 @@ def test_scatter_add_is_the_adjoint_of_cutting() -> None:
     probe_b = torch.randn(3, 3, generator=draws, dtype=torch.float64)
     into_a, into_b = torch.zeros_like(a), torch.zeros_like(b)
     scatter_add(into_a, into_b, index, probe_a, probe_b, 1.0)
-    cut_a, cut_b = cut_stack(a, b, [index])
+    cut_a, cut_b = cut(a, b, index)
     torch.testing.assert_close((cut_a[0] * probe_a).sum(), (a * into_a).sum())
     torch.testing.assert_close((cut_b[0] * probe_b).sum(), (b * into_b).sum())
 
