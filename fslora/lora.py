@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 #: Every linear layer except the output layer and the head, as in PEFT.
 ALL_LINEAR = "all-linear"
 
+#: Names of adapted layers: endings in a tuple, or one regular expression; see `LoraSpec`.
+Targets = tuple[str, ...] | str
+
 #: Names under which transformers keep a sequence classifier's trained head.
-_HEAD_NAMES = ("score", "pre_classifier", "classifier", "classification_head")
+HEAD_NAMES = ("score", "pre_classifier", "classifier", "classification_head")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +33,21 @@ class LoraSpec:
     alpha
         Scale numerator: the layer adds s B A x with s = alpha / r.
     targets
-        Name endings of the adapted layers, or ("all-linear",).
+        Adapted layers by PEFT's rules: a tuple of names, each met by a layer of exactly that name
+        or one that ends with "." and it; a string, a regular expression for the whole name; or
+        "all-linear", bare or in a tuple, for every linear layer but the output layer and the head.
     rslora
         True for s = alpha / sqrt(r) (arXiv 2312.03732).
+    dropout
+        Probability p in [0, 1) with which each input of A is zeroed in training, the others being
+        divided by 1 - p.
     """
 
     rank: int
     alpha: float
-    targets: tuple[str, ...] = (ALL_LINEAR,)
+    targets: Targets = (ALL_LINEAR,)
     rslora: bool = False
+    dropout: float = 0.0
 
     @property
     def scale(self) -> float:
@@ -54,10 +65,13 @@ class Layout:
         Per adapted layer its name, d_in and d_out.
     heads
         Per trained head layer its name, d_in, d_out and whether it has a bias.
+    transposed
+        Adapted layers that keep their weight as (d_in, d_out): GPT-2's `Conv1D`.
     """
 
     layers: Mapping[str, tuple[int, int]]
     heads: Mapping[str, tuple[int, int, bool]]
+    transposed: frozenset[str] = frozenset()
 
     @property
     def numbers_per_rank(self) -> int:
@@ -70,58 +84,80 @@ class Layout:
         return sum(d_out * (d_in + bias) for d_in, d_out, bias in self.heads.values())
 
 
-def find_layout(model: PreTrainedModel, targets: tuple[str, ...], heads: bool) -> Layout:
+def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout:
     """Find the layers to adapt and, for classifiers, the head layers to train whole.
 
     Parameters
     ----------
     model
-        Base model; layers must be `nn.Linear`.
+        Base model; layers are `nn.Linear` or `Conv1D`.
     targets
         As in `LoraSpec`.
     heads
-        True if the task trains its head.
+        True if the task trains its head; its layers are then not adapted, whatever the targets.
 
     Raises
     ------
     ValueError
-        If a name ending matches no linear layer.
+        If a target matches no linear layer, or is no regular expression.
     """
     linear = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D))
     }
     head_layers = {
-        name: module for name, module in linear.items() if name.split(".")[0] in _HEAD_NAMES
-    }
-    output = model.get_output_embeddings()
-    body = {
         name: module
         for name, module in linear.items()
-        if name not in head_layers and module is not output
+        if heads and isinstance(module, nn.Linear) and name.split(".")[0] in HEAD_NAMES
     }
-    if targets == (ALL_LINEAR,):
-        chosen = body
+    body = {name: module for name, module in linear.items() if name not in head_layers}
+    if targets in (ALL_LINEAR, (ALL_LINEAR,)):
+        output = model.get_output_embeddings()
+        chosen = [name for name, module in body.items() if module is not output]
+        if not chosen:
+            raise ValueError("the model has no linear layer that LoRA could adapt")
     else:
-        for target in targets:
-            if not any(_ends_with(name, target) for name in body):
-                known = sorted({name.rsplit(".", 1)[-1] for name in body})
-                raise ValueError(
-                    f"no linear layer is named '{target}'; this model has {', '.join(known)}"
-                )
-        chosen = {
-            name: module
-            for name, module in body.items()
-            if any(_ends_with(name, target) for target in targets)
-        }
-    if not chosen:
-        raise ValueError("the model has no linear layer that LoRA could adapt")
+        chosen = _named(list(body), targets)
     return Layout(
-        {name: (layer.in_features, layer.out_features) for name, layer in chosen.items()},
+        {name: linear_shape(body[name]) for name in chosen},
         {
             name: (layer.in_features, layer.out_features, layer.bias is not None)
-            for name, layer in (head_layers.items() if heads else ())
+            for name, layer in head_layers.items()
         },
+        frozenset(name for name in chosen if isinstance(body[name], Conv1D)),
     )
+
+
+def linear_shape(layer: nn.Linear | Conv1D) -> tuple[int, int]:
+    """d_in and d_out of a linear layer."""
+    return (
+        (layer.nx, layer.nf)
+        if isinstance(layer, Conv1D)
+        else (layer.in_features, layer.out_features)
+    )
+
+
+def _named(names: list[str], targets: Targets) -> list[str]:
+    """The layers that the targets name, in the order of `names`."""
+    if isinstance(targets, str):
+        try:
+            chosen = [name for name in names if re.fullmatch(targets, name)]
+        except re.error as error:
+            raise ValueError(
+                f"not a regular expression ({error}); give one, {ALL_LINEAR}, or a list of names"
+            ) from None
+        missing = [] if chosen else [targets]
+    else:
+        met = {target: [name for name in names if _ends_with(name, target)] for target in targets}
+        missing = [target for target in targets if not met[target]]
+        chosen = [name for name in names if any(name in found for found in met.values())]
+    if missing:
+        known = sorted({name.rsplit(".", 1)[-1] for name in names})
+        raise ValueError(
+            f"no linear layer is named '{missing[0]}'; this model has {', '.join(known)}"
+        )
+    return chosen
 
 
 def _ends_with(name: str, target: str) -> bool:

@@ -180,10 +180,11 @@ class StackTrainer:
         dropout = Dropout(self._lora.dropout, batch.dropout_key) if self._lora.dropout else None
         with self._model.using(factors, dropout):
             logits = self._model.logits(batch.tokens, batch.length, masked)
-        loss = device_losses(
-            logits, batch.tokens, batch.length, batch.prompt, batch.label, devices, self._task
-        )
-        (gradient,) = torch.autograd.grad(loss.sum() * self._loss_scale, [numbers])
+            loss = device_losses(
+                logits, batch.tokens, batch.length, batch.prompt, batch.label, devices, self._task
+            )
+            # Checkpointed blocks run again on the way back, with the same factors.
+            (gradient,) = torch.autograd.grad(loss.sum() * self._loss_scale, [numbers])
         with torch.no_grad():
             stack.loss[:devices].add_(loss.detach())
             if self._loss_scale != 1.0:

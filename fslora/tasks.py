@@ -1,4 +1,4 @@
-"""Tasks and the metric each is judged by beside its loss."""
+"""Tasks and the metrics each is judged by beside its loss."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from typing import Literal
 
 Task = Literal["causal-lm", "classification"]
 
-#: Per task the name of its metric and whether more of it is better.
-METRIC: Mapping[Task, tuple[str, bool]] = MappingProxyType(
-    {"causal-lm": ("bits_per_byte", False), "classification": ("accuracy", True)}
+#: Per task its metrics, the usual one first, and whether more of each is better.
+METRICS: Mapping[Task, Mapping[str, bool]] = MappingProxyType(
+    {
+        "causal-lm": MappingProxyType(
+            {"bits_per_byte": False, "perplexity": False, "exact_match": True}
+        ),
+        "classification": MappingProxyType({"accuracy": True, "macro_f1": True, "matthews": True}),
+    }
 )

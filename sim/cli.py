@@ -151,6 +151,72 @@ def verify(folder: Annotated[Path, typer.Argument(help="Run directory.", metavar
 
 
 @app.command()
+def calibrate(
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Preset to write: .yaml; its stem is the name.")
+    ],
+    model: Annotated[
+        str, typer.Option(help="Base model, as model.name of a scenario.")
+    ] = "builtin:tiny-llama",
+    task: Annotated[
+        str, typer.Option(help="causal-lm or classification.", metavar="TASK")
+    ] = "causal-lm",
+    targets: Annotated[
+        str, typer.Option(help="Adapted layers, as lora.targets, with commas.", metavar="NAMES")
+    ] = "all-linear",
+    dtype: Annotated[
+        str, typer.Option(help="Frozen weights: float32, bfloat16 or float16.", metavar="DTYPE")
+    ] = "float32",
+    ranks: Annotated[str, typer.Option(help="Ranks.", metavar="LIST")] = "1,4,16",
+    batches: Annotated[str, typer.Option(help="Examples per step.", metavar="LIST")] = "1,4,8",
+    lengths: Annotated[str, typer.Option(help="Tokens per example.", metavar="LIST")] = "32,64,128",
+    repeats: Annotated[int, typer.Option(help="Timed jobs per point.")] = 5,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; by default as many as torch takes.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where to train: auto, cpu or cuda.", metavar="DEVICE")
+    ] = "auto",
+    power_w: Annotated[
+        float | None, typer.Option(help="Power while training (W); by default an estimate.")
+    ] = None,
+    tx_power_dbm: Annotated[float, typer.Option(help="Transmit power (dBm).")] = 23.0,
+    csv: Annotated[Path | None, typer.Option(help="Write every measured time as CSV.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
+) -> None:
+    """Measure this machine and write it as a device preset."""
+    from fslora.calibrate import Grid
+    from sim.calibrate import Request, check_files, numbers, write_csv, write_preset
+    from sim.calibrate import calibrate as measure_and_fit
+    from sim.show import calibration_table, measuring
+
+    check_files(out, csv)
+    grid = Grid(
+        numbers("--ranks", ranks), numbers("--batches", batches), numbers("--lengths", lengths)
+    )
+    request = Request(
+        out.stem,
+        model,
+        task,
+        dtype,
+        tuple(name.strip() for name in targets.split(",")),
+        grid,
+        repeats,
+        threads,
+        device,
+        power_w,
+        tx_power_dbm,
+    )
+    with measuring(quiet) as tell:
+        result = measure_and_fit(request, tell)
+    write_preset(result.device, out)
+    if csv is not None:
+        write_csv(result.measurement, csv)
+    if not quiet:
+        calibration_table(result, out)
+
+
+@app.command()
 def init(
     file: Annotated[Path, typer.Argument(help="File to write.", metavar="FILE")] = Path(
         "scenario.yaml"

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
-from fslora.tasks import METRIC
 from sim.errors import InputError
 from sim.rundir import RunFiles, group_labels
 from sim.scenario import Target
@@ -142,7 +141,7 @@ def cost_to(run: RunFiles, target: Target) -> Cost | None:
     InputError
         If the run does not measure the metric.
     """
-    known = ("eval_loss", METRIC[run.scenario.data.task][0])
+    known = ("eval_loss", run.scenario.data.eval_metric)
     if target.metric not in known:
         raise InputError(
             f"--target {target.metric}={target.value:g}: {run.folder} measures "

@@ -5,16 +5,16 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from sim.errors import InputError
-from sim.scenario import BY_NAME, Scenario
+from sim.scenario import BY_NAME, DEVICE_FILES, Device, Scenario
 
 
 class _Loader(yaml.SafeLoader):
@@ -60,9 +60,10 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     InputError
         If the file cannot be read, is not a mapping, or any value is refused.
     """
-    tree = _read(path)
+    tree = _read(path, "sim init", "a first scenario")
     for assignment in overrides:
         _assign(tree, assignment)
+    _inline_device(tree, path.parent)
     try:
         scenario = Scenario.model_validate(tree)
     except ValidationError as error:
@@ -70,6 +71,40 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
         raise InputError(f"{path}: " + "\n".join(problems)) from None
     check_names(scenario)
     return scenario
+
+
+def load_device(path: Path) -> Device:
+    """Read and check a device preset.
+
+    Parameters
+    ----------
+    path
+        YAML file, as `sim calibrate` writes it.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is not a mapping, or any value is refused.
+    """
+    tree = _read(path, "sim calibrate", "a preset")
+    try:
+        return Device.model_validate(tree)
+    except ValidationError as error:
+        problems = [_explain(detail, Device) for detail in error.errors()]
+        raise InputError(f"{path}: " + "\n".join(problems)) from None
+
+
+def _inline_device(tree: dict[str, Any], folder: Path) -> None:
+    """Put what a device file says in the place of its name, so that the scenario stands alone."""
+    fleet = tree.get("fleet")
+    if not isinstance(fleet, dict):
+        return
+    name = fleet.get("preset")
+    if isinstance(name, str) and name.endswith(DEVICE_FILES):
+        try:
+            fleet["preset"] = load_device(folder / name).model_dump()
+        except InputError as error:
+            raise InputError(f"fleet.preset = '{name}': {error}") from None
 
 
 def check_names(scenario: Scenario) -> None:
@@ -83,7 +118,8 @@ def check_names(scenario: Scenario) -> None:
     from fslora.methods import METHODS
     from wireless.devices import PRESETS
 
-    _one_of("fleet.preset", scenario.fleet.preset, PRESETS)
+    if isinstance(scenario.fleet.preset, str):
+        _one_of("fleet.preset", scenario.fleet.preset, PRESETS)
     _one_of("method.name", scenario.method.name, METHODS)
     _builtin("model.name", scenario.model.name, "builtin:tiny-llama")
     data = scenario.data
@@ -114,11 +150,12 @@ def _one_of(key: str, name: str, known: Iterable[str]) -> None:
         raise InputError(f"{key} = '{name}': {hint}{', '.join(names)}")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, command: str, result: str) -> dict[str, Any]:
+    """Keys and values of a file of which `command` writes `result`."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file; `sim init` writes a first scenario") from None
+        raise InputError(f"{path}: no such file; `{command}` writes {result}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from None
     try:
@@ -127,11 +164,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"{path}: not YAML ({reason}); see `sim init` for the form") from None
+        raise InputError(f"{path}: not YAML ({reason}); see `{command}` for the form") from None
     if not isinstance(tree, dict):
         raise InputError(
             f"{path}: expected keys and values such as 'name: trial', found "
-            f"{type(tree).__name__}; see `sim init` for the form"
+            f"{type(tree).__name__}; see `{command}` for the form"
         )
     return tree
 
@@ -161,9 +198,9 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
     place[names[-1]] = value
 
 
-def _explain(detail: ErrorDetails) -> str:
+def _explain(detail: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     """One line of key, value and remedy for a schema error."""
-    path, section = _walk(detail["loc"])
+    path, section = _walk(detail["loc"], root)
     value, kind = detail["input"], detail["type"]
     context = detail.get("ctx", {})
     if kind == "value_error":
@@ -195,11 +232,13 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _walk(location: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:
+def _walk(
+    location: Sequence[int | str], root: type[BaseModel]
+) -> tuple[str, type[BaseModel] | None]:
     """Dotted path without the tags pydantic adds for unions, and the section it ends in."""
     names: list[str] = []
-    section: type[BaseModel] | None = Scenario
-    tags: Mapping[str, type[BaseModel]] = {}
+    section: type[BaseModel] | None = root
+    tags: Mapping[str, type[BaseModel] | None] = {}
     for part in location:
         if isinstance(part, str) and part in tags:
             section, tags = tags[part], {}
@@ -213,15 +252,17 @@ def _walk(location: Sequence[int | str]) -> tuple[str, type[BaseModel] | None]:
     return ".".join(names), section
 
 
-def _tagged(section: type[BaseModel], field: str) -> dict[str, type[BaseModel]]:
-    """Members of a discriminated union by their tag; empty for any other field."""
+def _tagged(section: type[BaseModel], field: str) -> dict[str, type[BaseModel] | None]:
+    """Members of a discriminated union by their tag, None for a value; empty for other fields."""
     info = section.model_fields[field]
-    if info.discriminator is None:
-        return {}
-    return dict(_members(info.annotation))
-
-
-def _members(union: Any) -> Iterator[tuple[str, type[BaseModel]]]:
-    for member in typing.get_args(union):
-        (tag,) = typing.get_args(member.model_fields["name"].annotation)
-        yield tag, member
+    found: dict[str, type[BaseModel] | None] = {}
+    for member in typing.get_args(info.annotation):
+        kind, *marks = typing.get_args(member) or (member,)
+        if marks and isinstance(marks[0], Tag):
+            found[str(marks[0].tag)] = (
+                kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+            )
+        elif info.discriminator is not None:
+            (tag,) = typing.get_args(member.model_fields["name"].annotation)
+            found[tag] = member
+    return found

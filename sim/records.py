@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fslora.data import label_histogram
 from optimizer import Plan
 from optimizer.share import expected_bandwidth
 from sim.errors import InputError
@@ -21,6 +22,7 @@ from sim.timeline import (
     DeviceRow,
     HostRow,
     Interval,
+    LabelRow,
     PlanRow,
     Round,
     Spectrum,
@@ -71,7 +73,9 @@ class Records:
         self._folder = folder
         self._system = system
         self._open = ExitStack()
-        self._table = {name: self._open.enter_context(CsvTable(folder, name)) for name in TABLES}
+        self._table = {
+            name: self._open.enter_context(CsvTable(folder, name)) for name in tables_of(system)
+        }
         devices = len(system.fleet)
         self._bytes_up = np.zeros(devices, dtype=np.int64)
         self._bytes_down = np.zeros(devices, dtype=np.int64)
@@ -133,6 +137,11 @@ class Records:
         for row in plan_rows(self._system, plan, round_index):
             self._table["plan.csv"].write(row)
 
+    def labels(self) -> None:
+        """Write which classes every device holds, if the data have classes."""
+        for row in label_rows(self._system):
+            self._table["labels.csv"].write(row)
+
     def devices(self) -> None:
         """Write every device with what it did."""
         for n in range(len(self._system.fleet)):
@@ -152,6 +161,22 @@ class Records:
         """Write `summary.json`."""
         text = json.dumps(values, indent=2, allow_nan=False)
         (self._folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def tables_of(system: System) -> tuple[str, ...]:
+    """Names of the CSV files that a run writes: `labels.csv` only if the data have classes."""
+    classes = system.workload.dataset.label_names
+    return tuple(name for name in TABLES if classes or name != "labels.csv")
+
+
+def label_rows(system: System) -> list[LabelRow]:
+    """Rows of `labels.csv`: every class of which a device holds examples."""
+    workload = system.workload
+    names = workload.dataset.label_names
+    table = label_histogram(workload.dataset.train, workload.shards, len(names))
+    return [
+        LabelRow(int(n), names[c], int(table[n, c])) for n, c in zip(*table.nonzero(), strict=True)
+    ]
 
 
 def device_row(

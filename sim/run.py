@@ -15,8 +15,7 @@ import numpy as np
 
 from fslora.evaluate import Evaluation
 from fslora.models import ModelError
-from fslora.save import save_adapter
-from fslora.tasks import METRIC
+from fslora.peft_io import save_adapter
 from fslora.trainer import Diverged, Learner
 from optimizer import Plan
 from sim.cell import Cell
@@ -87,8 +86,9 @@ class Run:
         self._watch = watch
         self._tell = tell
         self.target = TargetWatch(system.scenario.stop.target, system.scenario.data.task)
+        self._metric = system.scenario.data.eval_metric
         self.first: Evaluation | None = None
-        self.last = Evaluation(float("nan"), float("nan"))
+        self.last = Evaluation(float("nan"), {})
         self.totals = {"rounds": 0, "bytes_down": 0, "bytes_up": 0}
         self.time_s = 0.0
         self.energy_j = 0.0
@@ -97,7 +97,14 @@ class Run:
         """Evaluate and record the state before training, round 0; tell whether to go on."""
         self.first = self._evaluate(0, 0.0)
         self._write(
-            Round(0, 0.0, 0.0, 0.0, eval_loss=self.first.loss, eval_metric=self.first.metric)
+            Round(
+                0,
+                0.0,
+                0.0,
+                0.0,
+                eval_loss=self.first.loss,
+                eval_metric=self.first.metrics[self._metric],
+            )
         )
         return not (self._system.scenario.stop.at_target and self.target.reached is not None)
 
@@ -139,7 +146,7 @@ class Run:
                 energy,
                 train_loss,
                 None if evaluation is None else evaluation.loss,
-                None if evaluation is None else evaluation.metric,
+                None if evaluation is None else evaluation.metrics[self._metric],
             )
         )
         return not last
@@ -147,7 +154,7 @@ class Run:
     def _evaluate(self, round_index: int, time_s: float) -> Evaluation:
         with self._watch.part("evaluate"):
             self.last = self._learner.evaluate()
-        self.target.see(round_index, time_s, self.last.loss, self.last.metric)
+        self.target.see(round_index, time_s, self.last.loss, self.last.metrics[self._metric])
         self._records.log(
             f"round {round_index}: {time_s:.3f} s simulated, held-out loss {self.last.loss:.4f}"
         )
@@ -210,6 +217,8 @@ def run(
     try:
         with watch.part("plan"):
             records.plan(plan, 1)
+        with watch.part("write"):
+            records.labels()
         state = Run(system, plan, learner, records, watch, tell)
         try:
             with watch.part("simulate"):
@@ -263,7 +272,7 @@ def _co_simulate(
 
 def _summary(system: System, plan: Plan, state: Run, watch: Stopwatch) -> dict[str, Any]:
     scenario, target = system.scenario, system.scenario.stop.target
-    reached = state.target.reached
+    reached, metric = state.target.reached, scenario.data.eval_metric
     assert state.first is not None
     return {
         "name": scenario.name,
@@ -277,11 +286,12 @@ def _summary(system: System, plan: Plan, state: Run, watch: Stopwatch) -> dict[s
         **state.totals,
         "simulated_s": state.time_s,
         "energy_j": state.energy_j,
-        "metric": METRIC[scenario.data.task][0],
+        "metric": metric,
         "eval_loss_first": state.first.loss,
         "eval_loss_last": state.last.loss,
-        "eval_metric_first": state.first.metric,
-        "eval_metric_last": state.last.metric,
+        "eval_metric_first": state.first.metrics[metric],
+        "eval_metric_last": state.last.metrics[metric],
+        "eval_metrics_last": dict(state.last.metrics),
         "target": None if target is None else target.model_dump(),
         "reached": None if reached is None else dataclasses.asdict(reached),
         "plan": plan_summary(plan),

@@ -7,9 +7,17 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
-from fslora.tasks import METRIC, Task
+from fslora.tasks import METRICS, Task
 from optimizer.rounds import RoundModel
 from wireless.fleet import RadioParameters
 
@@ -44,8 +52,15 @@ class Model(Section):
 
     name: str = "builtin:tiny-llama"
     """builtin:tiny-llama, a Hugging Face id, or a folder with config.json and safetensors."""
-    dtype: NumberFormat = "float32"
-    """Number format of the frozen weights."""
+    dtype: NumberFormat | Literal["nf4"] = "float32"
+    """Number format of the frozen weights; nf4 holds linear layers in 4 bits and computes in
+    bfloat16, and needs the extra `quantized`."""
+
+
+#: Keys of `Data` that only some partitions read.
+_READ_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"alpha": ("dirichlet", "quantity"), "classes_per_device": ("pathological",)}
+)
 
 
 class Data(Section):
@@ -57,20 +72,76 @@ class Data(Section):
     """What is learnt: the next token, or the class of an example."""
     length: Annotated[int, Field(ge=2)] = 128
     """Tokens per example; longer text is cut."""
-    partition: Literal["natural", "iid", "dirichlet"] = "natural"
-    """natural: by group (package, or group_column); iid; dirichlet: label skew."""
+    partition: Literal["natural", "iid", "dirichlet", "quantity", "pathological"] = "natural"
+    """natural (by group), iid, dirichlet (label skew), quantity (unequal sizes), pathological."""
     alpha: Positive = 0.5
-    """Concentration of the dirichlet partition; small is skewed."""
+    """Concentration of the dirichlet and quantity partitions; small is skewed."""
+    classes_per_device: Count = 2
+    """Classes per device of the pathological partition."""
+    metric: str | None = None
+    """bits_per_byte, perplexity, exact_match; accuracy, macro_f1, matthews; null for the first."""
     held_out_per_group: Count = 32
     """Held-out examples evaluated per group."""
     text_column: str = "text"
     """Column of the text in a file."""
+    prompt_column: str | None = None
+    """Column of what a causal-lm is given before the text; the text alone is learnt."""
     label_column: str | None = None
     """Column of the class in a file; needed for classification."""
     group_column: str | None = None
     """Column of the group in a file; by default the class is the group."""
     held_out: str | None = None
     """File (or split of datasets:NAME) to evaluate on; by default every eighth example."""
+
+    @property
+    def eval_metric(self) -> str:
+        """Name of the metric that is followed: the chosen one, or the first of the task."""
+        return self.metric or next(iter(METRICS[self.task]))
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.source == "builtin:stdlib":
+            for key in ("label_column", "group_column", "prompt_column", "held_out"):
+                given = getattr(self, key)
+                if given is not None:
+                    raise ValueError(
+                        f"{key} = '{given}': builtin:stdlib brings classes, groups and a "
+                        "held-out part; leave it out, or name a file as data.source"
+                    )
+        elif self.label_column is None:
+            if self.task == "classification":
+                raise ValueError(
+                    "label_column = null: classification of a file needs its class column"
+                )
+            if self.partition in ("dirichlet", "pathological"):
+                raise ValueError(
+                    f"partition = '{self.partition}': needs classes; set data.label_column"
+                )
+        if self.prompt_column is not None and self.task != "causal-lm":
+            raise ValueError(
+                f"prompt_column = '{self.prompt_column}': {self.task} has no prompts; "
+                "leave it out, or set data.task = causal-lm"
+            )
+        if self.metric is not None and self.metric not in METRICS[self.task]:
+            raise ValueError(
+                f"metric = '{self.metric}': task {self.task} measures "
+                f"{', '.join(METRICS[self.task])}"
+            )
+        for key, rules in _READ_BY.items():
+            given = getattr(self, key)
+            if self.partition not in rules and given != type(self).model_fields[key].default:
+                raise ValueError(
+                    f"{key} = {given:g}: data.partition = '{self.partition}' does not read it; "
+                    f"leave it out, or choose {' or '.join(rules)}"
+                )
+        return self
+
+
+def _form_of_targets(targets: object) -> str | None:
+    """Which of their forms LoRA's targets are given in."""
+    if isinstance(targets, str):
+        return "as text"
+    return "as list" if isinstance(targets, list) else None
 
 
 class Lora(Section):
@@ -80,31 +151,136 @@ class Lora(Section):
     """Global rank r."""
     alpha: Annotated[float, Field(gt=0, le=1e6)] = 16.0
     """The layer adds s B A x with s = alpha / r."""
-    targets: Annotated[list[str], Field(min_length=1)] = ["all-linear"]
-    """Name endings of the adapted layers, or all-linear."""
+    targets: Annotated[
+        Annotated[str, Tag("as text")] | Annotated[list[str], Tag("as list"), Field(min_length=1)],
+        Discriminator(
+            _form_of_targets,
+            custom_error_type="targets_form",
+            custom_error_message="Input should be all-linear, a list of layer names, or a regular "
+            "expression",
+        ),
+    ] = ["all-linear"]
+    """Adapted layers as in PEFT: a list of names or name endings, a regular expression for the
+    whole name, or all-linear: all but the output layer and the head."""
     rslora: bool = False
     """s = alpha / sqrt(r) instead."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability with which an input of A is dropped in training."""
+    start: str | None = None
+    """Folder of a PEFT adapter of this rank, scale and these layers to start from; null for fresh
+    factors."""
+
+
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1e30)]
+
+
+class PlainServer(Section):
+    """The global state moves by the cohort's weighted sum of changes."""
+
+    name: Literal["plain"] = "plain"
+    """plain"""
+    learning_rate: Rate = 1.0
+    """Factor on the sum."""
+
+
+class MomentumServer(Section):
+    """FedAvgM (arXiv 1909.06335): the sum as a pseudo-gradient of heavy-ball momentum."""
+
+    name: Literal["momentum"]
+    """momentum"""
+    learning_rate: Rate = 1.0
+    """Step size of the server."""
+    momentum: Momentum = 0.9
+    """Momentum of the server."""
+
+
+class AdamServer(Section):
+    """FedAdam (arXiv 2003.00295): the sum as a pseudo-gradient of Adam."""
+
+    name: Literal["adam"]
+    """adam"""
+    learning_rate: Rate = 0.01
+    """Step size of the server."""
+    momentum: Momentum = 0.9
+    """beta_1."""
+    second_momentum: Momentum = 0.99
+    """beta_2."""
+    adaptivity: Positive = 1e-3
+    """tau, added to the root of the second moment."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay, AdamW's."""
 
 
 class Training(Section):
-    """Local training on every device, and what the host may use for it."""
+    """Local training on every device, what the server does with it, and what the host may use."""
 
     steps: Annotated[int, Field(ge=1, le=100_000)] = 5
-    """Local steps per round, H."""
+    """Local steps per round, H; not used if epochs is set."""
+    epochs: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Passes over a device's own data instead; devices with more data then take more steps."""
     batch: Annotated[int, Field(ge=1, le=100_000)] = 4
-    """Examples per step."""
-    learning_rate: Annotated[float, Field(gt=0, le=1e30)] = 0.1
-    """Step size of local SGD."""
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Examples per step; a device that holds fewer takes all it has."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Local optimizer, from zero state each round."""
+    learning_rate: Rate = 0.1
+    """Step size of the local optimizer."""
+    momentum: Momentum = 0.0
     """Momentum of local SGD."""
+    betas: Annotated[list[Momentum], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    """beta_1 and beta_2 of local AdamW."""
+    epsilon: Positive = 1e-8
+    """Added to the root of the second moment by local AdamW."""
+    weight_decay: NonNegative = 0.0
+    """Decoupled weight decay of local AdamW."""
+    decay: Literal["constant", "linear", "cosine"] = "constant"
+    """Course of the local learning rate over stop.rounds."""
+    warmup_rounds: Annotated[int, Field(ge=0, le=1_000_000)] = 0
+    """Rounds over which the local learning rate first rises."""
     clip_norm: Positive | None = 2.0
     """Largest gradient norm of a device; null for none."""
+    proximal: NonNegative = 0.0
+    """mu of FedProx: pulls a device's adapter towards where the round began."""
+    sketch_step: Literal["scaled", "common"] = "scaled"
+    """scaled: a sketched device steps by k/r, its change counts r/k; common: neither."""
+    server: Annotated[PlainServer | MomentumServer | AdamServer, Field(discriminator="name")] = (
+        PlainServer()
+    )
+    """What the server does with the cohort's changes: plain, momentum or adam."""
+    deterministic: bool = False
+    """Whether a GPU may use only kernels that give equal bytes in equal runs; slower."""
+    gradient_checkpointing: bool = False
+    """Whether devices compute a block's activations again instead of keeping them: less memory,
+    more arithmetic."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the host trains; auto takes the GPU if there is one."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 2
     """CPU threads; part of the scenario since it changes the order of sums."""
     memory_gib: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     """Memory for one stack of devices; decides how many train at once (GiB)."""
+
+    @field_validator("server", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        """`server: adam` is short for `server: {name: adam}`."""
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _optimizer_keys(self) -> Self:
+        if self.optimizer == "adamw" and self.momentum:
+            raise ValueError(
+                f"momentum = {self.momentum:g}: belongs to optimizer sgd; adamw has betas"
+            )
+        if self.optimizer == "sgd" and self.weight_decay:
+            raise ValueError(
+                f"weight_decay = {self.weight_decay:g}: belongs to optimizer adamw; leave it out"
+            )
+        if self.optimizer == "adamw" and self.sketch_step == "common":
+            raise ValueError(
+                "sketch_step = 'common': AdamW does not see the gain r/k of a sketch, so its "
+                "changes would come out k/r too small; choose scaled"
+            )
+        return self
 
 
 class MethodChoice(Section):
@@ -116,15 +292,56 @@ class MethodChoice(Section):
     """Format of the numbers sent both ways; they are rounded to it."""
 
 
+class Device(Section):
+    """A kind of device, as `sim calibrate` writes it."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Name of the device."""
+    flops: Annotated[float, Field(ge=1, le=1e18)]
+    """Effective speed of LoRA training, as opposed to the peak (FLOP/s)."""
+    step_overhead_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Fixed time of one local step beside its arithmetic (s)."""
+    memory_bytes: Annotated[float, Field(ge=1, le=1e18)]
+    """Memory that training may use (bytes)."""
+    compute_power_w: Annotated[float, Field(ge=0, le=1e6)]
+    """Power drawn while training (W)."""
+    tx_power_dbm: Annotated[float, Field(ge=-100, le=100)] = 23.0
+    """Maximum transmit power; 23 is power class 3 of TS 38.101-1 (dBm)."""
+    source: str = "not stated"
+    """Where the figures come from."""
+
+
+#: Endings of device files; a preset's name has none of them.
+DEVICE_FILES = (".yaml", ".yml")
+
+
+def _form(preset: object) -> str | None:
+    """Which of its forms a device preset is given in."""
+    if isinstance(preset, str):
+        return "by name"
+    return "as mapping" if isinstance(preset, dict | Device) else None
+
+
 class FleetChoice(Section):
     """The devices."""
 
     devices: Count = 30
     """Number of devices N."""
-    preset: str = "phone-snapdragon-778g"
-    """The median device; see `sim list devices`."""
+    preset: Annotated[
+        Annotated[str, Tag("by name")] | Annotated[Device, Tag("as mapping")],
+        Discriminator(
+            _form,
+            custom_error_type="preset_form",
+            custom_error_message="Input should be a name of `sim list devices`, a .yaml file of "
+            "`sim calibrate`, or its keys and values",
+        ),
+    ] = "phone-snapdragon-778g"
+    """The median device: a name of `sim list devices`; a .yaml file as `sim calibrate` writes it,
+    its path taken from the scenario's folder; or the keys of such a file, which the resolved
+    scenario holds in its place."""
     compute_sigma: Annotated[float, Field(ge=0, le=10)] = 0.78
-    """Spread of compute speed: standard deviation of its natural logarithm."""
+    """Spread of compute speed: standard deviation of its natural logarithm; a device twice as slow
+    has twice the overhead per step."""
     memory_sigma: Annotated[float, Field(ge=0, le=10)] = 0.3
     """Spread of memory, likewise."""
 
@@ -231,7 +448,7 @@ class Target(Section):
     """A value of a held-out metric to reach."""
 
     metric: str = "eval_loss"
-    """eval_loss, or the task's metric: bits_per_byte or accuracy."""
+    """eval_loss, or the metric that is followed (data.metric)."""
     value: float
     """Value to reach."""
 
@@ -314,28 +531,12 @@ class Scenario(Section):
         if self.stop.at_target and self.stop.target is None:
             raise ValueError("stop.at_target = true: needs stop.target with metric and value")
         if self.stop.target is not None:
-            known = ("eval_loss", METRIC[self.data.task][0])
+            known = ("eval_loss", self.data.eval_metric)
             if self.stop.target.metric not in known:
                 raise ValueError(
-                    f"stop.target.metric = '{self.stop.target.metric}': "
-                    f"task {self.data.task} measures {' and '.join(known)}"
+                    f"stop.target.metric = '{self.stop.target.metric}': the run follows "
+                    f"{' and '.join(known)}; choose one, or another data.metric"
                 )
-        if self.data.source == "builtin:stdlib":
-            for key in ("label_column", "group_column", "held_out"):
-                given = getattr(self.data, key)
-                if given is not None:
-                    raise ValueError(
-                        f"data.{key} = '{given}': builtin:stdlib brings classes, groups and a "
-                        "held-out part; leave it out, or name a file as data.source"
-                    )
-        if (
-            self.data.task == "classification"
-            and self.data.source != "builtin:stdlib"
-            and self.data.label_column is None
-        ):
-            raise ValueError(
-                "data.label_column = null: classification of a file needs its class column"
-            )
         return self
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from sim.calibrate import Calibration
 from sim.compare import Comparison, Interval
 from sim.optimize import Candidate
 from sim.progress import Step
@@ -24,9 +25,26 @@ _PIPE_WIDTH = 1000
 @contextmanager
 def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
     """A bar on standard error while a run goes on; nothing if quiet or not on a terminal."""
+    with _bar(quiet, "building") as tell:
+        yield lambda step: tell(
+            step.done,
+            f"round {step.round}, {step.time_s:.0f} s simulated, loss {step.eval_loss:.4f}",
+        )
+
+
+@contextmanager
+def measuring(quiet: bool) -> Iterator[Callable[[float], None]]:
+    """The same while step times are measured, told the share that is done."""
+    with _bar(quiet, "measuring") as tell:
+        yield lambda done: tell(done, "measuring")
+
+
+@contextmanager
+def _bar(quiet: bool, start: str) -> Iterator[Callable[[float, str], None]]:
+    """A bar that is told the share done and what to say of it."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda _: None
+        yield lambda *_: None
         return
     bar = Progress(
         BarColumn(),
@@ -36,17 +54,8 @@ def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
         transient=True,
     )
     with bar:
-        task = bar.add_task("building", total=1)
-
-        def tell(step: Step) -> None:
-            bar.update(
-                task,
-                completed=step.done,
-                description=f"round {step.round}, {step.time_s:.0f} s simulated, "
-                f"loss {step.eval_loss:.4f}",
-            )
-
-        yield tell
+        task = bar.add_task(start, total=1)
+        yield lambda done, text: bar.update(task, completed=done, description=text)
 
 
 def run_table(summary: dict[str, Any], folder: Path) -> None:
@@ -128,6 +137,49 @@ def comparison_table(result: Comparison) -> None:
             if math.isnan(speedup[1])
             else f"{speedup[0]:.2f} [{speedup[1]:.2f}, {speedup[2]:.2f}]",
         )
+    _print(table)
+
+
+def calibration_table(result: Calibration, file: Path) -> None:
+    """Measured and fitted step times, and the device they make."""
+    measured, fit, device = result.measurement, result.fit, result.device
+    table = _table(
+        "step time, median of repeats",
+        "rank",
+        "batch",
+        "length",
+        "GFLOP",
+        "measured (ms)",
+        "fitted (ms)",
+        "error (%)",
+    )
+    table.columns[0].justify = "right"
+    for point, flops, found_s, fitted_s, error in zip(
+        measured.grid,
+        measured.flops,
+        measured.median_s,
+        fit.fitted_s,
+        fit.relative_error,
+        strict=True,
+    ):
+        table.add_row(
+            *map(str, point),
+            f"{flops / 1e9:.4g}",
+            f"{found_s * 1e3:.3f}",
+            f"{fitted_s * 1e3:.3f}",
+            f"{error * 100:+.1f}",
+        )
+    _print(table)
+    table = _table(device.name)
+    for row in (
+        ("effective speed", f"{fit.flops / 1e9:.4g} GFLOP/s"),
+        ("overhead per step", f"{fit.step_overhead_s * 1e3:.4g} ms"),
+        ("relative error", f"{fit.rms_error:.1%} rms, {fit.worst_error:.1%} at worst"),
+        ("memory", f"{device.memory_bytes / 1e9:.2f} GB"),
+        ("power", f"{device.compute_power_w:g} W training, {device.tx_power_dbm:g} dBm sending"),
+        ("file", str(file)),
+    ):
+        table.add_row(*row)
     _print(table)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,16 +12,27 @@ from numpy.typing import NDArray
 
 from fslora.cost import AdapterCost, count_cost
 from fslora.data import DataError, Dataset, Shards, load_stdlib, load_table, partition, tokenize
-from fslora.local import LocalTraining
+from fslora.local import LocalTraining, Schedule
 from fslora.lora import Layout, LoraSpec, find_layout
 from fslora.methods import METHODS, Job, Method
-from fslora.models import ModelError, load_model, load_tokenizer, max_tokens, shape_of
+from fslora.models import (
+    ModelError,
+    check_nf4,
+    enable_checkpointing,
+    load_model,
+    load_tokenizer,
+    max_tokens,
+    shape_of,
+)
+from fslora.peft_io import AdapterError, check_adapter, load_adapter
+from fslora.server import ServerOptimizer
 from fslora.trainer import Learner, job_rows
 from optimizer import Plan, Problem, RoundModel, solve
 from sim.errors import InputError
-from sim.scenario import NUMBER_BITS, Scenario
+from sim.scenario import NUMBER_BITS, Device, Scenario
 from wireless import streams
-from wireless.devices import PRESETS
+from wireless.compute import compute_time_s
+from wireless.devices import PRESETS, DevicePreset
 from wireless.fleet import Fleet, RadioParameters, broadcast_rate_bps, draw_fleet
 
 
@@ -56,15 +69,23 @@ class Workload:
         samples = np.array([len(shard) for shard in self.shards], dtype=np.float64)
         return np.asarray(samples / samples.sum())
 
-    def expected_tokens(self) -> NDArray[np.float64]:
-        """Tokens a device trains on in a round, on average over its data, (N,)."""
-        mean = [self.dataset.train.length[shard].mean() for shard in self.shards]
-        return np.array(mean) * self.local.steps * self.local.batch
+    @property
+    def steps(self) -> NDArray[np.int64]:
+        """Local steps H_n of each device, (N,)."""
+        return self.local.steps_of([len(shard) for shard in self.shards])
 
-    def tokens(self, job: Job) -> int:
-        """Tokens that exactly this job trains on."""
-        rows = job_rows(self.shards, self.local, job)
-        return int(self.dataset.train.length[rows].sum())
+    def expected_flops(self, rank: int) -> NDArray[np.float64]:
+        """Arithmetic of a device's round at one rank, on average over its data, (N,)."""
+        each = self.cost.example_flops(rank, self.dataset.train.length)
+        mean = [each[shard].mean() for shard in self.shards]
+        batch = self.local.batch_of([len(shard) for shard in self.shards])
+        return np.asarray(np.array(mean) * self.steps * batch)
+
+    def flops(self, job: Job) -> float:
+        """Arithmetic of exactly this job, from the lengths of its own examples."""
+        length = self.dataset.train.length
+        rows = job_rows(self.shards, length, self.local, job)
+        return float(self.cost.example_flops(job.rank, length[rows]).sum())
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +131,30 @@ def build_system(scenario: Scenario) -> System:
     fleet = draw_fleet(
         scenario.seed,
         choice.devices,
-        PRESETS[choice.preset],
+        _device(choice.preset),
         choice.compute_sigma,
         choice.memory_sigma,
         radio,
     )
     broadcast_bps = broadcast_rate_bps(fleet, radio)
     broadcast_s = workload.cost.download_bits / broadcast_bps
-    tokens = workload.expected_tokens()
     cost = workload.cost
-    base = cost.flops(0, tokens) / fleet.compute_flops
+    base, one = (
+        compute_time_s(
+            workload.expected_flops(rank),
+            workload.steps,
+            fleet.compute_flops,
+            fleet.step_overhead_s,
+        )
+        for rank in (0, 1)
+    )
     model = scenario.policy.rounds
     problem = Problem(
         weight=workload.weight,
         # Local gradient norms are not known before training; equal ones say so.
         gradient_norm=np.ones(len(fleet)),
         compute_base_s=base,
-        compute_per_rank_s=cost.flops(1, tokens) / fleet.compute_flops - base,
+        compute_per_rank_s=one - base,
         fixed_bits=float(cost.upload_bits_fixed),
         bits_per_rank=float(cost.upload_bits_per_rank),
         link=fleet.uplink,
@@ -179,6 +207,10 @@ def make_learner(system: System) -> Learner:
     """
     scenario, workload = system.scenario, system.workload
     torch.set_num_threads(scenario.training.threads)
+    if scenario.training.deterministic:
+        # cuBLAS reads it when it starts; without it torch refuses its products.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(scenario.training.deterministic)
     device = host_device(scenario.training.device)
     try:
         base = load_model(
@@ -187,12 +219,20 @@ def make_learner(system: System) -> Learner:
             len(workload.dataset.label_names),
             workload.pad_token,
             streams.key(scenario.seed, "head") % 2**32,
-            getattr(torch, scenario.model.dtype),
-        )
+            _arithmetic(scenario),
+            nf4=scenario.model.dtype == "nf4",
+        ).to(torch.device(device))  # type: ignore[arg-type]  # its decorator hides a method
+        if scenario.training.gradient_checkpointing:
+            enable_checkpointing(base)
     except ModelError as error:
         raise InputError(str(error)) from None
+    adapter = None
+    if scenario.lora.start is not None:
+        adapter = load_adapter(
+            Path(scenario.lora.start), base, workload.layout, workload.lora, torch.float32
+        )
     return Learner.start(
-        base.to(torch.device(device)),  # type: ignore[arg-type]  # its decorator hides a method
+        base,
         workload.layout,
         workload.dataset,
         workload.shards,
@@ -202,6 +242,8 @@ def make_learner(system: System) -> Learner:
         streams.key(scenario.seed, "adapter"),
         wire=getattr(torch, scenario.method.number_format),
         at_once=_at_once(scenario, workload.cost),
+        server=_server(scenario),
+        adapter=adapter,
     )
 
 
@@ -220,20 +262,31 @@ def host_device(choice: str) -> str:
 
 
 def _workload(scenario: Scenario) -> Workload:
-    data, training = scenario.data, scenario.training
+    data = scenario.data
+    nf4 = scenario.model.dtype == "nf4"
+    if nf4:
+        try:
+            check_nf4(scenario.model.name)
+        except ModelError as error:
+            raise InputError(f"model.dtype = 'nf4': {error}") from None
     tokenizer = load_tokenizer(scenario.model.name)
     if data.source == "builtin:stdlib":
         corpus = load_stdlib()
     else:
         corpus = load_table(
-            data.source, data.text_column, data.label_column, data.group_column, data.held_out
+            data.source,
+            data.text_column,
+            data.label_column,
+            data.group_column,
+            data.held_out,
+            data.prompt_column,
         )
     shape = shape_of(
         scenario.model.name,
         data.task,
         len(corpus.label_names),
         tokenizer.pad_token,
-        getattr(torch, scenario.model.dtype),
+        _arithmetic(scenario),
     )
     positions = max_tokens(shape)
     if positions is not None and data.length > positions:
@@ -241,8 +294,6 @@ def _workload(scenario: Scenario) -> Workload:
             f"data.length = {data.length}: {scenario.model.name} takes at most {positions} tokens"
         )
     dataset = tokenize(corpus, tokenizer, data.task, data.length, data.held_out_per_group)
-    if data.partition == "dirichlet" and not dataset.label_names:
-        raise InputError("data.partition = 'dirichlet': needs classes; set data.label_column")
     if len(dataset.train) < scenario.fleet.devices:
         raise InputError(
             f"fleet.devices = {scenario.fleet.devices}: {data.source} has only "
@@ -254,36 +305,72 @@ def _workload(scenario: Scenario) -> Workload:
         scenario.fleet.devices,
         streams.key(scenario.seed, "partition"),
         data.alpha,
+        data.classes_per_device,
     )
+    choice = scenario.lora
+    targets = choice.targets if isinstance(choice.targets, str) else tuple(choice.targets)
+    lora = LoraSpec(choice.rank, choice.alpha, targets, choice.rslora, choice.dropout)
     try:
-        layout = find_layout(
-            shape, tuple(scenario.lora.targets), heads=data.task == "classification"
-        )
+        layout = find_layout(shape, targets, heads=data.task == "classification")
     except ValueError as error:
-        raise InputError(f"lora.targets = {scenario.lora.targets}: {error}") from None
-    local = LocalTraining(
-        training.steps,
-        training.batch,
-        training.learning_rate,
-        training.momentum,
-        training.clip_norm,
-    )
+        raise InputError(f"lora.targets = {choice.targets}: {error}") from None
+    if choice.start is not None:
+        try:
+            check_adapter(Path(choice.start), layout, lora)
+        except AdapterError as error:
+            raise InputError(f"lora.start = '{choice.start}': {error}") from None
+    local = _local(scenario)
     method = METHODS[scenario.method.name]
     cost = count_cost(
         shape,
         layout,
         method,
-        scenario.lora.rank,
+        lora.rank,
         local,
         data.length,
         data.task,
         NUMBER_BITS[scenario.method.number_format],
-        weight_bytes=NUMBER_BITS[scenario.model.dtype] // 8,
-    )
-    lora = LoraSpec(
-        scenario.lora.rank, scenario.lora.alpha, tuple(scenario.lora.targets), scenario.lora.rslora
+        nf4,
+        scenario.training.gradient_checkpointing,
+        lora.dropout,
     )
     return Workload(dataset, shards, layout, lora, local, method, cost, tokenizer.pad_token)
+
+
+def _arithmetic(scenario: Scenario) -> torch.dtype:
+    """Number format the base computes in."""
+    chosen = scenario.model.dtype
+    dtype: torch.dtype = torch.bfloat16 if chosen == "nf4" else getattr(torch, chosen)
+    return dtype
+
+
+def _device(choice: str | Device) -> DevicePreset:
+    """The median device of the fleet."""
+    return PRESETS[choice] if isinstance(choice, str) else DevicePreset(**choice.model_dump())
+
+
+def _local(scenario: Scenario) -> LocalTraining:
+    training = scenario.training
+    return LocalTraining(
+        training.steps,
+        training.batch,
+        training.learning_rate,
+        training.momentum,
+        training.clip_norm,
+        training.optimizer,
+        (training.betas[0], training.betas[1]),
+        training.epsilon,
+        training.weight_decay,
+        training.proximal,
+        training.epochs,
+        Schedule(training.decay, training.warmup_rounds, scenario.stop.rounds),
+        training.sketch_step,
+    )
+
+
+def _server(scenario: Scenario) -> ServerOptimizer:
+    choice = scenario.training.server.model_dump()
+    return ServerOptimizer(rule=choice.pop("name"), **choice)
 
 
 def _radio(scenario: Scenario) -> RadioParameters:
@@ -313,10 +400,11 @@ def _rank_cap(scenario: Scenario, fleet: Fleet, workload: Workload) -> NDArray[n
     if len(short):
         need = workload.cost.frozen_bytes + workload.cost.training_bytes(least)
         raise InputError(
-            f"fleet.preset = '{scenario.fleet.preset}': {len(short)} of {len(fleet)} devices "
-            f"cannot hold the model at rank {least} (needs {need / 2**30:.2f} GiB, device "
-            f"{short[0]} has {fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, "
-            "a smaller fleet.memory_sigma, model, training.batch or data.length"
+            f"fleet.preset = '{_device(scenario.fleet.preset).name}': "
+            f"{len(short)} of {len(fleet)} devices cannot hold the model at rank {least} (needs "
+            f"{need / 2**30:.2f} GiB, device {short[0]} has "
+            f"{fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, a smaller "
+            "fleet.memory_sigma, model, training.batch or data.length"
         )
     return cap
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fslora.tasks import METRIC, Task
+from fslora.tasks import METRICS, Task
 from sim.scenario import Target
 
 
@@ -50,8 +50,9 @@ class TargetWatch:
 
 def _meets(target: Target, value: float, task: Task) -> bool:
     """Whether a measured value is at the target or beyond."""
-    name, rises = METRIC[task]
-    return value >= target.value if rises and target.metric == name else value <= target.value
+    # A loss is no metric of any task, and falls.
+    rises = METRICS[task].get(target.metric, False)
+    return value >= target.value if rises else value <= target.value
 
 
 def interpolate(

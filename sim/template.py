@@ -31,7 +31,7 @@ def _lines(section: BaseModel, depth: int) -> Iterator[str]:
                 yield ""
             continue
         if field.description and field.description != value:
-            yield f"{indent}# {field.description}"
+            yield from (f"{indent}# {line}" for line in field.description.splitlines())
         yield f"{indent}{key}: {_scalar(value)}"
 
 

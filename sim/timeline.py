@@ -104,6 +104,15 @@ class DeviceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One row of `labels.csv`: how many training examples of a class a device holds, if any."""
+
+    device: int
+    label: str
+    samples: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlanRow:
     """One row of `plan.csv`: a device's part in the plan that holds from `round` on.
 
@@ -128,12 +137,13 @@ class HostRow:
     host_s: float
 
 
-#: The CSV files of a run directory and the rows they hold.
+#: The CSV files of a run directory and the rows they hold; `labels.csv` only if there are classes.
 TABLES: dict[str, type[Any]] = {
     "timeline.csv": Interval,
     "spectrum.csv": Spectrum,
     "rounds.csv": Round,
     "devices.csv": DeviceRow,
+    "labels.csv": LabelRow,
     "plan.csv": PlanRow,
     "host.csv": HostRow,
 }

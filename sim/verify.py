@@ -7,6 +7,8 @@ stand: the band is never exceeded, nobody does two things at once, totals add up
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +17,15 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from fslora.tasks import METRIC
+from fslora.data import Examples
+from fslora.tasks import METRICS
 from optimizer import Plan, draw_cohort, judge
 from sim.compare import cost_to
 from sim.errors import InputError
 from sim.findings import TOLERANCE, Finding, close, compare_rows
 from sim.invariants import band_never_exceeded, one_thing_at_a_time, round_totals
 from sim.load import check_names
-from sim.records import device_row, plan_rows, plan_summary
+from sim.records import device_row, label_rows, plan_rows, plan_summary, tables_of
 from sim.rundir import RunFiles
 from sim.scenario import NUMBER_BITS, Target
 from sim.schedules.synchronous import Granted, grant
@@ -65,8 +68,8 @@ def verify(run: RunFiles) -> Verdict:
             f"{run.folder}: was made with other data (data_sha256 differs); verify it where "
             f"{run.scenario.data.source} reads as it did then"
         )
-    names = ("timeline.csv", "spectrum.csv", "rounds.csv", "devices.csv", "plan.csv")
-    tables = {name: run.table(name) for name in names}
+    # What the host took differs from run to run.
+    tables = {name: run.table(name) for name in tables_of(system) if name != "host.csv"}
     findings = [*_plan(system, tables["plan.csv"])]
     if not findings:
         plan = _evaluated(system, tables["plan.csv"])
@@ -78,8 +81,13 @@ def verify(run: RunFiles) -> Verdict:
     findings += one_thing_at_a_time(tables["timeline.csv"])
     findings += round_totals(tables["timeline.csv"], tables["rounds.csv"])
     findings += _devices(system, tables["timeline.csv"], tables["devices.csv"])
+    if "labels.csv" in tables:
+        findings += compare_rows(
+            "labels.csv", tables["labels.csv"], label_rows(system), ["device", "label"], 0.0
+        )
     findings += _evaluations(system, tables["rounds.csv"])
     findings += _summary(run, tables["rounds.csv"])
+    findings += _final_metrics(system, run.summary)
     findings += _traffic(run, tables["timeline.csv"], tables["plan.csv"])
     return Verdict(sum(map(len, tables.values())), tuple(findings))
 
@@ -244,22 +252,55 @@ def _evaluations(system: System, rounds: pd.DataFrame) -> Iterator[Finding]:
         if pd.isna(loss) == due or pd.isna(metric) == due:
             word = "missing" if due else "unexpected"
             yield Finding("rounds.csv", number + 2, f"round {number}: evaluation is {word}")
-        elif due and scenario.data.task == "causal-lm":
-            # Both are the same nats, per predicted token and per byte of text.
-            tokens, size = (held_out.length - 1).sum(), held_out.predicted_bytes.sum()
-            wanted = float(loss * tokens / size / np.log(2))
-            if not close(metric, wanted):
+        elif due:
+            wrong = _impossible(scenario.data.eval_metric, metric, loss, held_out)
+            if wrong is not None:
                 yield Finding(
-                    "rounds.csv",
-                    number + 2,
-                    f"round {number}: eval_metric is {metric}, eval_loss {loss} gives {wanted}",
+                    "rounds.csv", number + 2, f"round {number}: eval_metric is {metric}, {wrong}"
                 )
-        elif due and not close(metric * len(held_out), round(metric * len(held_out)), 1.0):
-            yield Finding(
-                "rounds.csv",
-                number + 2,
-                f"round {number}: eval_metric is {metric}, not a share of {len(held_out)} examples",
-            )
+
+
+def _final_metrics(system: System, summary: Mapping[str, Any]) -> Iterator[Finding]:
+    """All metrics of the last evaluation are there, and can be together with its loss."""
+    data = system.scenario.data
+    stated, loss = summary.get("eval_metrics_last"), summary.get("eval_loss_last")
+    found = stated if isinstance(stated, dict) else {}
+    if set(found) != set(METRICS[data.task]):
+        yield Finding(
+            "summary.json", None, f"eval_metrics_last must hold {', '.join(METRICS[data.task])}"
+        )
+        return
+    if not isinstance(loss, int | float):
+        return
+    for name, value in found.items():
+        wrong = (
+            "expected a number"
+            if not isinstance(value, int | float)
+            else _impossible(name, value, loss, system.workload.dataset.held_out)
+        )
+        if wrong is not None:
+            yield Finding("summary.json", None, f"eval_metrics_last.{name} is {value}, {wrong}")
+    chosen = {"eval_metric_last": found[data.eval_metric]}
+    yield from _stated("", summary, chosen, f"eval_metrics_last.{data.eval_metric}")
+
+
+def _impossible(name: str, value: float, loss: float, held_out: Examples) -> str | None:
+    """What a metric cannot be for, measured with this loss on these examples; None if it can."""
+    tokens = int((held_out.length - held_out.prompt).sum())
+    # The same nats per byte of text and per predicted token.
+    of_loss = {
+        "bits_per_byte": loss * tokens / int(held_out.predicted_bytes.sum()) / math.log(2),
+        "perplexity": math.exp(min(loss, math.log(sys.float_info.max))),
+    }
+    if name in of_loss:
+        wanted = of_loss[name]
+        return None if close(value, wanted) else f"eval_loss {loss} gives {wanted}"
+    count, least = len(held_out), -1.0 if name == "matthews" else 0.0
+    if not least <= value <= 1.0:
+        return f"expected {least:g} to 1"
+    if name in ("accuracy", "exact_match") and not close(value * count, round(value * count), 1.0):
+        return f"not a share of {count} examples"
+    return None
 
 
 def _summary(run: RunFiles, rounds: pd.DataFrame) -> Iterator[Finding]:
@@ -285,7 +326,7 @@ def _summary(run: RunFiles, rounds: pd.DataFrame) -> Iterator[Finding]:
         "name": scenario.name,
         "seed": scenario.seed,
         "devices": scenario.fleet.devices,
-        "metric": METRIC[scenario.data.task][0],
+        "metric": scenario.data.eval_metric,
     }
     yield from _stated("", run.summary, choices, "scenario.yaml")
     aims = dict.fromkeys(Target.model_fields) if target is None else target.model_dump()

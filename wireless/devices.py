@@ -23,6 +23,8 @@ class DevicePreset:
         Maximum transmit power in dBm.
     source : str
         Where the figures come from; what is not measured is called an estimate.
+    step_overhead_s : float
+        Fixed time of one local step beside its arithmetic, in seconds, >= 0.
     """
 
     name: str
@@ -31,6 +33,7 @@ class DevicePreset:
     compute_power_w: float
     tx_power_dbm: float
     source: str
+    step_overhead_s: float = 0.0
 
 
 # 23 dBm is power class 3 of 3GPP TS 38.101-1, table 6.2.1-1, which the boards and the laptop are

@@ -120,6 +120,8 @@ class Fleet:
         Shadowing in dB, added to the path loss.
     compute_flops : ndarray, shape (N,)
         Effective training speeds in FLOP/s.
+    step_overhead_s : ndarray, shape (N,)
+        Fixed times of one local step beside its arithmetic, in seconds.
     memory_bytes : ndarray, shape (N,)
         Memory that training may use.
     compute_power_w : ndarray, shape (N,)
@@ -141,6 +143,7 @@ class Fleet:
     path_loss_db: NDArray[np.float64]
     shadowing_db: NDArray[np.float64]
     compute_flops: NDArray[np.float64]
+    step_overhead_s: NDArray[np.float64]
     memory_bytes: NDArray[np.float64]
     compute_power_w: NDArray[np.float64]
     tx_power_dbm: NDArray[np.float64]
@@ -184,7 +187,8 @@ def draw_fleet(
         Kind of device, which gives the medians.
     compute_spread_sigma, memory_spread_sigma : float
         Standard deviations of the natural logarithms of speed and memory, >= 0. Training
-        latency over 978 phones has sigma 0.78.
+        latency over 978 phones has sigma 0.78. The spread of speed is one of the whole step: a
+        device that computes twice as slowly has twice the overhead per step.
     radio : RadioParameters
         Cell and link budget.
 
@@ -233,6 +237,7 @@ def draw_fleet(
         path_loss_db=path_loss,
         shadowing_db=shadowing,
         compute_flops=preset.flops * compute,
+        step_overhead_s=preset.step_overhead_s / compute,
         memory_bytes=preset.memory_bytes * memory,
         compute_power_w=np.full(devices, preset.compute_power_w),
         tx_power_dbm=tx_power,

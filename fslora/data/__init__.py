@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fslora.data.corpus import Corpus, DataError, Document
 from fslora.data.dataset import Dataset, Examples, tokenize
-from fslora.data.partition import Shards, partition
+from fslora.data.partition import Shards, label_histogram, partition
 from fslora.data.stdlib import load_stdlib
 from fslora.data.tables import load_table
 
@@ -15,6 +15,7 @@ __all__ = [
     "Document",
     "Examples",
     "Shards",
+    "label_histogram",
     "load_stdlib",
     "load_table",
     "partition",

@@ -23,11 +23,15 @@ class Document:
         Index into `Corpus.group_names`: the natural origin that a partition may follow.
     label
         Index into `Corpus.label_names`, or None for unlabelled text.
+    prompt
+        What stands before the text and is given to a causal model, which learns the text alone;
+        None for plain text.
     """
 
     text: str
     group: int
     label: int | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,7 @@ class Corpus:
     continuous: bool
 
     def sha256(self) -> str:
-        """SHA-256 over every document with its part, group and label, in order."""
+        """SHA-256 over every document with its part, group, label and prompt, in order."""
         digest = hashlib.sha256()
         for part, documents in (("train", self.train), ("held_out", self.held_out)):
             for document in documents:
@@ -62,6 +66,10 @@ class Corpus:
                 head = f"{part}|{document.group}|{document.label}|{len(text)}|"
                 digest.update(head.encode())
                 digest.update(text)
+                if document.prompt is not None:
+                    prompt = document.prompt.encode("utf-8", "surrogatepass")
+                    digest.update(f"prompt|{len(prompt)}|".encode())
+                    digest.update(prompt)
         return digest.hexdigest()
 
 

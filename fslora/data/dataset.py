@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Examples:
     length
         (n,) tokens that are not padding.
     predicted_bytes
-        (n,) bytes of text behind the tokens that a causal model predicts (all but the first).
+        (n,) bytes of text behind the tokens that a causal model predicts, those from `prompt` on.
     group
         (n,) natural origin, an index into `Dataset.group_names`.
     label
@@ -73,7 +74,10 @@ def tokenize(
 ) -> Dataset:
     """Cut a corpus into examples of at most `length` tokens.
 
-    Running text is cut into chunks of exactly `length`; other documents are cut off there.
+    Running text is cut into chunks of exactly `length`; other documents are cut off there. Prompt
+    and answer are tokenized apart, so that a token belongs to one of them, and the tokenizer's end
+    token, if it has one, is part of the answer. An example in which nothing is left to predict, as
+    when its prompt fills the length, is dropped.
 
     Parameters
     ----------
@@ -92,15 +96,24 @@ def tokenize(
     """
     if task == "classification" and len(corpus.label_names) < 2:
         raise DataError("classification needs labelled data of at least two classes")
-    # A model predicts the next token from the second on; a class shows in a single one.
-    shortest = 2 if task == "causal-lm" else 1
-    train = _examples(corpus.train, corpus.continuous, tokenizer, length, shortest)
-    everything = _examples(corpus.held_out, corpus.continuous, tokenizer, length, shortest)
+    train = _examples(corpus.train, corpus.continuous, tokenizer, length, task)
+    everything = _examples(corpus.held_out, corpus.continuous, tokenizer, length, task)
     held_out = _spread(everything, held_out_per_group)
     for name, part in (("training", train), ("held-out", held_out)):
         if len(part) == 0:
-            raise DataError(_nothing_left(name, corpus, tokenizer, length, shortest))
+            raise DataError(_nothing_left(name, corpus, tokenizer, length, task))
+    if task == "causal-lm" and not held_out.predicted_bytes.any():
+        raise DataError("no held-out example has a byte of text to predict; give more text")
     return Dataset(task, train, held_out, corpus.group_names, corpus.label_names, corpus.sha256())
+
+
+class _Piece(NamedTuple):
+    """One example before padding: tokens, bytes of each, how many are given, and its origin."""
+
+    tokens: NDArray[np.int64]
+    size: NDArray[np.int64]
+    prompt: int
+    document: Document
 
 
 def _examples(
@@ -108,49 +121,74 @@ def _examples(
     continuous: bool,
     tokenizer: Tokenizer,
     length: int,
-    shortest: int,
+    task: Task,
 ) -> Examples:
     pieces = (
         _chunks(documents, tokenizer, length)
         if continuous
-        else ((*tokenizer.example(document.text, length), document) for document in documents)
+        else (_whole(document, tokenizer, length) for document in documents)
     )
-    kept = [piece for piece in pieces if len(piece[0]) >= shortest]
+    # A model predicts the tokens behind the given ones; a class shows in any.
+    kept = [
+        piece
+        for piece in pieces
+        if len(piece.tokens) > (piece.prompt if task == "causal-lm" else 0)
+    ]
     tokens = np.full((len(kept), length), tokenizer.pad_token, dtype=np.int64)
-    for row, (ids, _, _) in zip(tokens, kept, strict=True):
-        row[: len(ids)] = ids
+    for row, piece in zip(tokens, kept, strict=True):
+        row[: len(piece.tokens)] = piece.tokens
     return Examples(
         tokens=tokens,
-        length=np.array([len(ids) for ids, _, _ in kept], dtype=np.int64),
-        predicted_bytes=np.array([size[1:].sum() for _, size, _ in kept], dtype=np.int64),
-        group=np.array([document.group for *_, document in kept], dtype=np.int64),
+        length=np.array([len(piece.tokens) for piece in kept], dtype=np.int64),
+        predicted_bytes=np.array(
+            [piece.size[piece.prompt :].sum() for piece in kept], dtype=np.int64
+        ),
+        group=np.array([piece.document.group for piece in kept], dtype=np.int64),
         label=np.array(
-            [-1 if document.label is None else document.label for *_, document in kept],
+            [-1 if piece.document.label is None else piece.document.label for piece in kept],
             dtype=np.int64,
         ),
-        prompt=np.ones(len(kept), dtype=np.int64),
+        prompt=np.array([piece.prompt for piece in kept], dtype=np.int64),
     )
 
 
-def _chunks(
-    documents: Iterable[Document], tokenizer: Tokenizer, length: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Document]]:
+def _chunks(documents: Iterable[Document], tokenizer: Tokenizer, length: int) -> Iterator[_Piece]:
     for document in documents:
         tokens, size = tokenizer.running(document.text)
         for start in range(0, len(tokens) - length + 1, length):
-            yield tokens[start : start + length], size[start : start + length], document
+            end = start + length
+            yield _Piece(tokens[start:end], size[start:end], 1, document)
 
 
-def _nothing_left(
-    part: str, corpus: Corpus, tokenizer: Tokenizer, length: int, shortest: int
-) -> str:
+def _whole(document: Document, tokenizer: Tokenizer, length: int) -> _Piece:
+    if document.prompt is None:
+        return _Piece(*tokenizer.example(document.text, length), 1, document)
+    given, given_size = tokenizer.opening(document.prompt)
+    answer, answer_size = tokenizer.running(document.text)
+    end = np.array([] if tokenizer.end_token is None else [tokenizer.end_token], dtype=np.int64)
+    return _Piece(
+        np.concatenate([given, answer, end])[:length],
+        np.concatenate([given_size, answer_size, np.zeros_like(end)])[:length],
+        # Nothing stands before the first token from which it could be predicted.
+        max(1, len(given)),
+        document,
+    )
+
+
+def _nothing_left(part: str, corpus: Corpus, tokenizer: Tokenizer, length: int, task: Task) -> str:
     documents = corpus.train if part == "training" else corpus.held_out
+    if any(document.prompt is not None for document in documents):
+        return (
+            f"data.length = {length}: the answer of no {part} example fits behind its prompt; "
+            "choose more"
+        )
     longest = max((len(tokenizer.running(d.text)[0]) for d in documents), default=0)
     if corpus.continuous and 0 < longest < length:
         return (
             f"data.length = {length}: the text comes in stretches of at most {longest} tokens; "
             "choose less"
         )
+    shortest = 2 if task == "causal-lm" else 1
     return f"no {part} example of at least {shortest} tokens; give more text"
 
 

@@ -7,12 +7,21 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fslora.data.corpus import Corpus, DataError, Document, every_nth
 
 #: Without a held-out file, every eighth document of each group is held out.
 HELD_OUT_EVERY = 8
+
+
+class _Row(NamedTuple):
+    """What the named columns hold; None where none is named."""
+
+    text: str
+    label: str | None
+    group: str
+    prompt: str | None
 
 
 def load_table(
@@ -21,6 +30,7 @@ def load_table(
     label_column: str | None,
     group_column: str | None,
     held_out: str | None,
+    prompt_column: str | None = None,
 ) -> Corpus:
     """Read documents from `source`.
 
@@ -33,27 +43,34 @@ def load_table(
     held_out
         A second file, or the name of a split, to evaluate on; by default every eighth document
         of each group is set aside.
+    prompt_column
+        Name of the column of what is given before the text, joined to it without a space.
 
     Raises
     ------
     DataError
         If the file or a column is missing or a row cannot be read.
     """
-    columns = text_column, label_column, group_column
-    rows = list(_documents(source, "train", *columns))
-    later = [] if held_out is None else list(_documents(source, held_out, *columns))
-    labels = tuple(sorted({label for _, label, _ in rows + later if label is not None}))
-    groups = tuple(sorted({group for *_, group in rows + later}))
-    unseen = {label for _, label, _ in later} - {label for _, label, _ in rows}
+    columns = text_column, label_column, group_column, prompt_column
+    rows = list(_rows(source, "train", *columns))
+    later = [] if held_out is None else list(_rows(source, held_out, *columns))
+    labels = tuple(sorted({row.label for row in rows + later if row.label is not None}))
+    groups = tuple(sorted({row.group for row in rows + later}))
+    unseen = {row.label for row in later} - {row.label for row in rows}
     if unseen:
         raise DataError(f"held-out label '{min(map(str, unseen))}' never occurs in training")
     label_number = {label: number for number, label in enumerate(labels)}
     group_number = {group: number for number, group in enumerate(groups)}
 
-    def numbered(part: list[tuple[str, str | None, str]]) -> list[Document]:
+    def numbered(part: list[_Row]) -> list[Document]:
         return [
-            Document(text, group_number[group], None if label is None else label_number[label])
-            for text, label, group in part
+            Document(
+                row.text,
+                group_number[row.group],
+                None if row.label is None else label_number[row.label],
+                row.prompt,
+            )
+            for row in part
         ]
 
     if held_out is None:
@@ -63,26 +80,28 @@ def load_table(
     return Corpus(tuple(train), tuple(apart), groups, labels, continuous=False)
 
 
-def _documents(
+def _rows(
     source: str,
     split: str,
     text_column: str,
     label_column: str | None,
     group_column: str | None,
-) -> Iterable[tuple[str, str | None, str]]:
+    prompt_column: str | None,
+) -> Iterable[_Row]:
     if source.startswith("datasets:"):
         name, rows = f"{source} split {split}", _hub_rows(source.removeprefix("datasets:"), split)
     else:
         name = source if split == "train" else split
         rows = _file_rows(Path(name))
     for number, row in enumerate(rows, start=1):
-        for column in (text_column, label_column, group_column):
+        for column in (text_column, label_column, group_column, prompt_column):
             if column is not None and row.get(column) is None:
                 known = ", ".join(str(key) for key in row if key is not None)
                 raise DataError(f"{name}: row {number} has no '{column}'; its columns: {known}")
         label = None if label_column is None else str(row[label_column])
         group = str(row[group_column]) if group_column is not None else label or ""
-        yield str(row[text_column]), label, group
+        prompt = None if prompt_column is None else str(row[prompt_column])
+        yield _Row(str(row[text_column]), label, group, prompt)
 
 
 def _file_rows(path: Path) -> Iterable[Mapping[str, Any]]:

@@ -17,17 +17,25 @@ class Tokenizer(Protocol):
     def pad_token(self) -> int:
         """Token that fills the right side of short examples."""
 
+    @property
+    def end_token(self) -> int | None:
+        """Token that ends a text, None if there is none."""
+
     def running(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens of running text, and how many bytes of it each stands for; both (tokens,)."""
 
     def example(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The same for one document with the model's own marks, cut at `length` tokens."""
 
+    def opening(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The same for a text that others follow: the model's marks before it, none behind."""
+
 
 class ByteTokenizer:
     """One token per UTF-8 byte; byte 0, which text does not hold, pads."""
 
     pad_token = 0
+    end_token = None
 
     def running(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Bytes of the text; one byte each."""
@@ -38,6 +46,10 @@ class ByteTokenizer:
         """First `length` bytes of the text; one byte each."""
         tokens, size = self.running(text)
         return tokens[:length], size[:length]
+
+    def opening(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Bytes of the text; one byte each."""
+        return self.running(text)
 
 
 class HubTokenizer:
@@ -60,6 +72,10 @@ class HubTokenizer:
         self._tokenizer = tokenizer
         pad = tokenizer.pad_token_id
         self.pad_token: int = pad if pad is not None else (tokenizer.eos_token_id or 0)
+        self.end_token: int | None = tokenizer.eos_token_id
+        # How many marks the tokenizer sets behind any text.
+        marks = tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"]
+        self._marks_behind = marks[::-1].index(0) if 0 in marks else 0
 
     def running(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens without the model's marks and the bytes each stands for."""
@@ -68,6 +84,12 @@ class HubTokenizer:
     def example(self, text: str, length: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens with the model's marks, which stand for no bytes."""
         return self._spans(text, add_special_tokens=True, truncation=True, max_length=length)
+
+    def opening(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Tokens with the marks that the model sets before a text."""
+        tokens, size = self._spans(text, add_special_tokens=True)
+        end = len(tokens) - self._marks_behind
+        return tokens[:end], size[:end]
 
     def _spans(self, text: str, **options: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         encoded = self._tokenizer(text, return_offsets_mapping=True, verbose=False, **options)

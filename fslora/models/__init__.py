@@ -5,10 +5,24 @@ from __future__ import annotations
 from fslora.models.base import (
     BUILTIN,
     ModelError,
+    check_nf4,
     load_model,
     load_tokenizer,
     max_tokens,
     shape_of,
 )
+from fslora.models.checkpointing import blocks, enable_checkpointing
+from fslora.models.quantized import frozen_bytes
 
-__all__ = ["BUILTIN", "ModelError", "load_model", "load_tokenizer", "max_tokens", "shape_of"]
+__all__ = [
+    "BUILTIN",
+    "ModelError",
+    "blocks",
+    "check_nf4",
+    "enable_checkpointing",
+    "frozen_bytes",
+    "load_model",
+    "load_tokenizer",
+    "max_tokens",
+    "shape_of",
+]

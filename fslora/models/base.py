@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from fslora.data.tokens import ByteTokenizer, HubTokenizer, Tokenizer
+from fslora.models.quantized import keep_differentiable, nf4_config, quantizer_missing
 from fslora.models.tiny_llama import WEIGHTS_FOLDER, tiny_llama_config
 from fslora.tasks import Task
 
@@ -53,7 +54,13 @@ def load_tokenizer(name: str) -> Tokenizer:
 
 
 def load_model(
-    name: str, task: Task, classes: int, pad_token: int, seed: int, dtype: torch.dtype
+    name: str,
+    task: Task,
+    classes: int,
+    pad_token: int,
+    seed: int,
+    dtype: torch.dtype,
+    nf4: bool = False,
 ) -> PreTrainedModel:
     """Base model with every parameter frozen, in evaluation mode (no dropout).
 
@@ -71,13 +78,22 @@ def load_model(
     seed
         Seed of what the checkpoint does not hold, such as a new classifier head.
     dtype
-        Number format of the frozen weights.
+        Number format of the frozen weights; with `nf4` of those left as they are, and of the
+        arithmetic.
+    nf4
+        Whether linear layers, but for output layer and head, hold 4-bit weights.
 
     Raises
     ------
     ModelError
-        If there is no such model or it cannot take the task.
+        If there is no such model, or it cannot take the task or be quantised.
     """
+    quantized: dict[str, Any] = {}
+    if nf4:
+        check_nf4(name)
+        shape = shape_of(name, task, classes, pad_token, dtype)
+        # Quantised where it is read; whoever trains moves it.
+        quantized = {"quantization_config": nf4_config(shape), "device_map": {"": "cpu"}}
     config = _config(name, task, classes, pad_token)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -99,9 +115,11 @@ def load_model(
                     trust_remote_code=False,
                     # A head trained for other classes gives way to a new one.
                     ignore_mismatched_sizes=task == "classification",
+                    **quantized,
                 )
             except (OSError, ValueError, RuntimeError) as error:
                 raise _cannot_load(name, error) from None
+            keep_differentiable(model)
     model.config.name_or_path = name
     return _frozen(model)
 
@@ -127,6 +145,22 @@ def shape_of(
     except ValueError as error:
         raise _cannot_load(name, error) from None
     return _frozen(model)
+
+
+def check_nf4(name: str) -> None:
+    """Check that a model's weights can be held in 4 bits.
+
+    Raises
+    ------
+    ModelError
+        If the model is the one inside the package, or bitsandbytes is not installed.
+    """
+    if name == BUILTIN:
+        raise ModelError(f"{BUILTIN} is too small to gain from 4-bit weights; take float32")
+    if quantizer_missing():
+        raise ModelError(
+            "4-bit weights need bitsandbytes; pip install 'fslora-sim[quantized]', or take bfloat16"
+        )
 
 
 def max_tokens(model: PreTrainedModel) -> int | None:

@@ -19,6 +19,7 @@ from optimizer import Cohort, Plan, draw_cohort
 from sim.cell import Cell, Dispatch, Process
 from sim.system import System
 from wireless import streams
+from wireless.compute import compute_time_s
 from wireless.spectrum import equal_finish
 
 
@@ -121,7 +122,12 @@ def grant(
     """
     seed = system.scenario.seed
     jobs = tuple(
-        Job(int(device), int(rank), streams.key(seed, "job", device, dispatched[device]))
+        Job(
+            int(device),
+            int(rank),
+            streams.key(seed, "job", device, dispatched[device]),
+            round_index,
+        )
         for device, rank in zip(cohort.device, cohort.rank, strict=True)
     )
     if not jobs:
@@ -149,8 +155,12 @@ def grant(
 
 
 def job_compute_s(system: System, jobs: tuple[Job, ...]) -> NDArray[np.float64]:
-    """Compute time of each job from its own tokens and rank, (M,)."""
+    """Compute time of each job from its own steps, tokens and rank, (M,)."""
     device = np.array([job.device for job in jobs])
-    tokens = np.array([system.workload.tokens(job) for job in jobs])
-    rank = np.array([job.rank for job in jobs])
-    return np.asarray(system.workload.cost.flops(rank, tokens) / system.fleet.compute_flops[device])
+    workload, fleet = system.workload, system.fleet
+    return compute_time_s(
+        np.array([workload.flops(job) for job in jobs]),
+        workload.steps[device],
+        fleet.compute_flops[device],
+        fleet.step_overhead_s[device],
+    )

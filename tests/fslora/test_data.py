@@ -1,33 +1,21 @@
-"""Text, tokens and partitions."""
+"""Text and tokens."""
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from fslora.data import (
     Corpus,
     DataError,
     Document,
-    Examples,
     load_stdlib,
     load_table,
-    partition,
     tokenize,
 )
-from fslora.data.partition import Rule
 from fslora.data.stdlib import PACKAGES, load_modules
 from fslora.data.tokens import ByteTokenizer
-from fslora.local import data_order
-
-
-def examples(group: np.ndarray, label: np.ndarray) -> Examples:
-    n = len(group)
-    two = np.full(n, 2)
-    return Examples(np.zeros((n, 2), np.int64), two, two - 1, group, label, two - 1)
+from tests.hub import marked_tokenizer
 
 
 def test_stdlib_holds_out_every_eighth_stretch_of_each_package() -> None:
@@ -102,60 +90,99 @@ def test_hash_sees_text_label_and_split() -> None:
     assert digest("t", 0, True) in values
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
-@given(
-    rule=st.sampled_from(["natural", "iid", "dirichlet"]),
-    count=st.integers(20, 120),
-    devices=st.integers(1, 20),
-    seed=st.integers(0, 99),
-    alpha=st.floats(0.01, 100.0),
-)
-def test_partition_gives_every_example_to_one_device(
-    rule: Rule, count: int, devices: int, seed: int, alpha: float
-) -> None:
-    rng = np.random.default_rng(seed)
-    data = examples(rng.integers(0, 4, count), rng.integers(0, 3, count))
-    shards = partition(data, rule, devices, seed, alpha)
-    assert len(shards) == devices
-    assert min(map(len, shards)) >= 1
-    assert sorted(np.concatenate(shards).tolist()) == list(range(count))
-    again = partition(data, rule, devices, seed, alpha)
-    assert all(np.array_equal(x, y) for x, y in zip(shards, again, strict=True))
+def test_hash_sees_the_prompt_and_where_it_ends() -> None:
+    rest = (Document("rest", 0),)
+    values = {
+        Corpus((Document(text, 0, None, prompt),), rest, ("g",), (), False).sha256()
+        for text, prompt in (("ab", None), ("ab", ""), ("b", "a"), ("a", "b"), ("", "ab"))
+    }
+    assert len(values) == 5
 
 
-def test_natural_partition_keeps_groups_apart() -> None:
-    group = np.repeat(np.arange(3), 10)
-    shards = partition(examples(group, group), "natural", 6, 0)
-    assert [set(group[shard].tolist()) for shard in shards] == [{0}, {1}, {2}] * 2
-    few = partition(examples(group, group), "natural", 2, 0)
-    assert [set(group[shard].tolist()) for shard in few] == [{0, 2}, {1}]
+def answered(*pairs: tuple[str, str]) -> Corpus:
+    """Prompts with their answers, to train on and held out."""
+    documents = tuple(Document(answer, 0, None, prompt) for prompt, answer in pairs)
+    return Corpus(documents, documents, ("g",), (), False)
 
 
-def test_dirichlet_skew_follows_alpha() -> None:
-    label = np.repeat(np.arange(5), 200)
-
-    def largest_share(alpha: float) -> float:
-        shards = partition(examples(label, label), "dirichlet", 10, 1, alpha)
-        table = np.array([np.bincount(label[s], minlength=5) for s in shards])
-        return float((table.max(axis=0) / 200).mean())
-
-    assert largest_share(1e4) < 0.12
-    assert largest_share(0.05) > 0.5
-
-
-def test_too_few_examples_are_refused() -> None:
-    data = examples(np.zeros(3, np.int64), np.zeros(3, np.int64))
-    with pytest.raises(DataError, match="3 training examples cannot feed 4 devices"):
-        partition(data, "iid", 4, 0)
+def test_prompt_is_given_and_the_answer_is_predicted() -> None:
+    """One token per byte, so that every number is a number of bytes."""
+    corpus = answered(("what? ", "nö"), ("two + two = ", "four"), ("", "xyz"))
+    train = tokenize(corpus, ByteTokenizer(), "causal-lm", 14, 10).train
+    texts = [bytes(row[:n].tolist()) for row, n in zip(train.tokens, train.length, strict=True)]
+    assert texts == ["what? nö".encode(), b"two + two = fo", b"xyz"]
+    # Without a prompt, the first token stands for one: nothing predicts it.
+    assert train.prompt.tolist() == [6, 12, 1]
+    assert train.predicted_bytes.tolist() == [3, 2, 2]
 
 
-def test_data_order_is_whole_passes() -> None:
-    shard = np.array([3, 5, 8])
-    order = data_order(shard, 42, 7)
-    assert sorted(order[:3].tolist()) == sorted(order[3:6].tolist()) == [3, 5, 8]
-    assert order.tolist() == data_order(shard, 42, 7).tolist()
-    orders = {tuple(data_order(np.arange(20), key, 20)) for key in range(30)}
-    assert len(orders) == 30
+def test_example_without_room_for_an_answer_is_dropped() -> None:
+    corpus = answered(("1234567", "8"), ("12345678", "9"), ("123456789", "0"), ("12", ""))
+    train = tokenize(corpus, ByteTokenizer(), "causal-lm", 8, 10).train
+    assert train.length.tolist() == [8]
+    assert train.predicted_bytes.tolist() == [1]
+    with pytest.raises(
+        DataError, match=r"data\.length = 7: the answer of no training example .* choose more"
+    ):
+        tokenize(corpus, ByteTokenizer(), "causal-lm", 7, 10)
+
+
+MARKS = {
+    "none": ("$A", False),
+    "begin": ("[BOS] $A", False),
+    "begin and end": ("[BOS] $A [EOS]", True),
+    "end known but not set": ("[BOS] $A", True),
+    "two behind": ("$A [SEP] [EOS]", True),
+}
+
+
+@pytest.mark.parametrize("marks", MARKS)
+def test_boundary_of_prompt_and_answer_is_exact(marks: str, tmp_path: Path) -> None:
+    """Marks stand before the prompt alone, the end token once behind the answer."""
+    template, ends = MARKS[marks]
+    tokenizer = marked_tokenizer(tmp_path, template, ends)
+    corpus = answered(("the brown fox", "runs away"), ("", "hen runs"))
+    train = tokenize(corpus, tokenizer, "causal-lm", 32, 10).train
+    begin, end = ["[BOS]"] * ("[BOS]" in template), ["[EOS]"] * ends
+    words = [
+        [tokenizer.word(token) for token in row[:n]]
+        for row, n in zip(train.tokens.tolist(), train.length.tolist(), strict=True)
+    ]
+    given, answer = tokenizer.words("the brown fox"), tokenizer.words("runs away")
+    assert words[0] == [*begin, *given, *answer, *end]
+    assert words[1] == [*begin, *tokenizer.words("hen runs"), *end]
+    assert train.prompt.tolist() == [len(begin) + len(given), 1]
+    # The space between the answer's words is part of its text, marks are not; a first token that
+    # nothing stands before is not predicted.
+    first = len(tokenizer.words("hen runs")[0])
+    assert train.predicted_bytes.tolist() == [9, 8 if begin else 8 - first]
+
+
+def test_answers_without_a_byte_cannot_be_evaluated(tmp_path: Path) -> None:
+    """The end token alone can be learnt, but bits per byte of nothing are not a number."""
+    tokenizer = marked_tokenizer(tmp_path, "$A [EOS]", True)
+    with pytest.raises(DataError, match="no held-out example has a byte of text to predict"):
+        tokenize(answered(("the fox", "")), tokenizer, "causal-lm", 8, 10)
+
+
+def test_end_token_falls_to_the_cut_first(tmp_path: Path) -> None:
+    tokenizer = marked_tokenizer(tmp_path, "$A", True)
+    whole = tokenize(answered(("the", "fox")), tokenizer, "causal-lm", 32, 1).train
+    count = int(whole.length[0])
+    cut = tokenize(answered(("the", "fox")), tokenizer, "causal-lm", count - 1, 1).train
+    assert tokenizer.word(int(whole.tokens[0, count - 1])) == "[EOS]"
+    assert cut.tokens[0].tolist() == whole.tokens[0, : count - 1].tolist()
+    assert cut.predicted_bytes.tolist() == whole.predicted_bytes.tolist() == [3]
+
+
+def test_prompt_column_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("question,text\nwho?,me\nwhy?,so\n", encoding="utf-8")
+    corpus = load_table(str(path), "text", None, None, str(path), "question")
+    assert [(d.prompt, d.text) for d in corpus.train] == [("who?", "me"), ("why?", "so")]
+    assert corpus.held_out == corpus.train
+    with pytest.raises(DataError, match="no 'asked'; its columns: question, text"):
+        load_table(str(path), "text", None, None, None, "asked")
 
 
 ROWS = [("I lost my card", "lost"), ('He said "hi",\nthen left', "chat"), ("ok then", "chat")]

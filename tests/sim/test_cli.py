@@ -17,7 +17,18 @@ from sim.scenario import Scenario
 
 Command = Callable[..., Any]
 
-COMMANDS = ("run", "validate", "optimize", "compare", "plot", "verify", "init", "list", "schema")
+COMMANDS = (
+    "run",
+    "validate",
+    "optimize",
+    "compare",
+    "plot",
+    "verify",
+    "calibrate",
+    "init",
+    "list",
+    "schema",
+)
 
 
 def python(code: str) -> str:
@@ -76,7 +87,7 @@ def test_init_explains_every_key(command: Command, tmp_path: Path) -> None:
         for above, line in itertools.pairwise(lines)
         if line.strip() and not line.lstrip().startswith("#") and not above.lstrip().startswith("#")
     ]
-    assert bare == ["name: joint", "name: synchronous"]
+    assert bare == ["name: plain", "name: joint", "name: synchronous"]
 
 
 def test_validate_prints_the_resolved_scenario(

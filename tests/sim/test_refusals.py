@@ -76,6 +76,11 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "number for a section": ({"fleet": 4}, ("fleet = 4: ", "should be a valid dictionary")),
     "empty list": ({"lora.targets": []}, ("lora.targets = []: ", "at least 1 item")),
+    "neither text nor list": (
+        {"lora.targets": 3},
+        ("lora.targets = 3: ", "all-linear, a list of layer names, or a regular expression"),
+    ),
+    "certain dropout": ({"lora.dropout": 1.0}, ("lora.dropout = 1.0: ", "less than 1")),
     "not a number": ({"lora.alpha": float("nan")}, ("lora.alpha = nan: ", "finite number")),
     "infinity": (
         {"training.learning_rate": float("inf")},
@@ -165,6 +170,71 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"data.partition": "dirichlet"},
         ("data.partition = 'dirichlet': ", "set data.label_column"),
     ),
+    "pathological without classes": (
+        {"data.partition": "pathological"},
+        ("data.partition = 'pathological': ", "set data.label_column"),
+    ),
+    "unknown partition": (
+        {"data.partition": "quantitative"},
+        ("data.partition = 'quantitative': ", "'quantity' or 'pathological'"),
+    ),
+    "more classes per device than there are": (
+        {
+            "data.label_column": "label",
+            "data.partition": "pathological",
+            "data.classes_per_device": 3,
+        },
+        ("data.classes_per_device = 3: ", "have 2 classes; take at most those"),
+    ),
+    "fewer places than classes": (
+        {
+            "data.label_column": "place",
+            "data.partition": "pathological",
+            "data.classes_per_device": 1,
+        },
+        ("data.classes_per_device = 1: ", "the 6 classes; take at least 2"),
+    ),
+    "no class per device": (
+        {"data.classes_per_device": 0},
+        ("data.classes_per_device = 0: ", "greater than or equal to 1"),
+    ),
+    "classes per device without pathological": (
+        {"data.partition": "iid", "data.classes_per_device": 3},
+        ("data.classes_per_device = 3: ", "'iid' does not read it", "or choose pathological"),
+    ),
+    "concentration of no distribution": (
+        {"data.alpha": 0.1},
+        ("data.alpha = 0.1: ", "leave it out, or choose dirichlet or quantity"),
+    ),
+    "metric of another task": (
+        {"data.metric": "accuracy"},
+        ("data.metric = 'accuracy': ", "measures bits_per_byte, perplexity, exact_match"),
+    ),
+    "target of a metric that is not followed": (
+        {"stop.target": {"metric": "perplexity", "value": 3.0}},
+        ("stop.target.metric = 'perplexity': ", "another data.metric"),
+    ),
+    "prompts of a classifier": (
+        {
+            "data.task": "classification",
+            "data.label_column": "label",
+            "data.prompt_column": "place",
+            "stop": {"rounds": 1},
+        },
+        ("data.prompt_column = 'place': ", "leave it out, or set data.task = causal-lm"),
+    ),
+    "prompts of built-in text": (
+        {"data": {"source": "builtin:stdlib", "prompt_column": "town"}},
+        ("data.prompt_column = 'town': ", "leave it out"),
+    ),
+    "prompt column missing in the file": (
+        {"data.source": "rows.csv", "data.prompt_column": "question"},
+        ("rows.csv", "no 'question'", "its columns: text, label, place"),
+    ),
+    "prompts that leave no room": (
+        {"data.source": "rows.csv", "data.prompt_column": "text", "data.text_column": "place"},
+        ("data.length = 32: ", "the answer of no training example fits", "choose more"),
+    ),
     "more devices than examples": (
         {"fleet.devices": 5000},
         ("fleet.devices = 5000: ", "take fewer devices or more data"),
@@ -172,6 +242,18 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "no such layer": (
         {"lora.targets": ["q_prj"]},
         ("lora.targets = ['q_prj']: ", "this model has", "q_proj"),
+    ),
+    "targets that are no regular expression": (
+        {"lora.targets": "(q_proj"},
+        ("lora.targets = (q_proj: ", "not a regular expression", "all-linear"),
+    ),
+    "start without an adapter": (
+        {"lora.start": "nowhere"},
+        ("lora.start = 'nowhere': ", "adapter_config.json is missing", "save_pretrained"),
+    ),
+    "four bits for the model inside": (
+        {"model.dtype": "nf4"},
+        ("model.dtype = 'nf4': ", "too small to gain", "take float32"),
     ),
     "examples longer than the model takes": (
         {"data.length": 513},

@@ -14,6 +14,7 @@ def test_presets_are_keyed_by_their_names_and_sourced():
         assert device.flops >= 1e9
         assert device.memory_bytes >= 1e9
         assert device.compute_power_w > 0
+        assert device.step_overhead_s == 0
 
 
 def test_measured_speeds():

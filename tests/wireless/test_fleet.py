@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +69,16 @@ def test_speed_and_memory_are_log_normal(fleet):
         assert stats.kstest(standard, "norm").pvalue > 0.001
     logs = np.log(fleet.compute_flops), np.log(fleet.memory_bytes)
     assert abs(np.corrcoef(*logs)[0, 1]) < 0.04
+
+
+def test_a_device_twice_as_slow_has_twice_the_overhead():
+    slow_start = replace(PHONE, step_overhead_s=0.25)
+    fleet = draw_fleet(1, 50, slow_start, 0.78, 0.3, RADIO)
+    slowness = PHONE.flops / fleet.compute_flops
+    np.testing.assert_allclose(fleet.step_overhead_s, 0.25 * slowness)
+    none = draw_fleet(1, 50, PHONE, 0.78, 0.3, RADIO)
+    assert not none.step_overhead_s.any()
+    np.testing.assert_array_equal(none.compute_flops, fleet.compute_flops)
 
 
 def test_no_spread_gives_the_preset():
