@@ -18,6 +18,7 @@ from fslora.dropout import Dropout
 from fslora.lora import Adapter, Layout
 from fslora.methods.base import Slice
 from fslora.models.base import ModelError
+from fslora.models.reading import skip_unread_positions
 from fslora.sketch import cut_stack, pad_indices
 
 
@@ -191,7 +192,8 @@ class StackedModel:
     Parameters
     ----------
     model
-        Frozen base; its adapted layers are wrapped in place.
+        Frozen base; its adapted layers are wrapped in place, and positions that its classifier does
+        not read are left out of its last block.
     layout
         Which layers are adapted, which heads are trained.
     """
@@ -199,6 +201,7 @@ class StackedModel:
     def __init__(self, model: PreTrainedModel, layout: Layout) -> None:
         self.model = model
         self.layout = layout
+        skip_unread_positions(model)
         self._passing = Passing()
         self._layers = {
             name: StackedLinear(model.get_submodule(name), self._passing, number)

@@ -344,6 +344,9 @@ class FleetChoice(Section):
     has twice the overhead per step."""
     memory_sigma: Annotated[float, Field(ge=0, le=10)] = 0.3
     """Spread of memory, likewise."""
+    rank_caps: Annotated[list[Count], Field(min_length=1)] | None = None
+    """Largest ranks of the devices in turn, such as [2, 4, 8, 16]; null for what fits into memory,
+    which binds in any case."""
 
 
 class Radio(Section):
@@ -515,6 +518,12 @@ class Scenario(Section):
             raise ValueError(
                 f"policy.rank = {rank}: a sketch cannot exceed lora.rank = {self.lora.rank}"
             )
+        for cap in self.fleet.rank_caps or ():
+            if cap > self.lora.rank:
+                raise ValueError(
+                    f"fleet.rank_caps = {self.fleet.rank_caps}: none may exceed "
+                    f"lora.rank = {self.lora.rank}"
+                )
         if self.policy.min_cohort > self.fleet.devices:
             raise ValueError(
                 f"policy.min_cohort = {self.policy.min_cohort:g}: "

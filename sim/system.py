@@ -406,6 +406,13 @@ def _rank_cap(scenario: Scenario, fleet: Fleet, workload: Workload) -> NDArray[n
             f"{fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, a smaller "
             "fleet.memory_sigma, model, training.batch or data.length"
         )
+    if scenario.fleet.rank_caps is not None:
+        if min(scenario.fleet.rank_caps) < least:
+            raise InputError(
+                f"fleet.rank_caps = {scenario.fleet.rank_caps}: method {workload.method.name} "
+                f"trains no rank below {least}; leave them out or choose method fslora"
+            )
+        cap = np.minimum(cap, np.resize(scenario.fleet.rank_caps, len(fleet)))
     return cap
 
 

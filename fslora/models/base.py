@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,6 +16,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from transformers.utils import logging
 
 from fslora.data.tokens import ByteTokenizer, HubTokenizer, Tokenizer
 from fslora.models.quantized import keep_differentiable, nf4_config, quantizer_missing
@@ -107,21 +110,36 @@ def load_model(
             model = model.to(dtype)
         else:
             try:
-                model = _AUTO_CLASS[task].from_pretrained(
-                    name,
-                    config=config,
-                    dtype=dtype,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                    # A head trained for other classes gives way to a new one.
-                    ignore_mismatched_sizes=task == "classification",
-                    **quantized,
-                )
+                with _quietly():
+                    model = _AUTO_CLASS[task].from_pretrained(
+                        name,
+                        config=config,
+                        dtype=dtype,
+                        use_safetensors=True,
+                        trust_remote_code=False,
+                        # A head trained for other classes gives way to a new one.
+                        ignore_mismatched_sizes=task == "classification",
+                        **quantized,
+                    )
             except (OSError, ValueError, RuntimeError) as error:
                 raise _cannot_load(name, error) from None
             keep_differentiable(model)
     model.config.name_or_path = name
     return _frozen(model)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers from reporting on the terminal: a classifier's head is new by intent."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def shape_of(

@@ -43,6 +43,7 @@ from fslora.models import (
     max_tokens,
     shape_of,
 )
+from fslora.models.reading import skip_unread_positions
 from fslora.models.tiny_llama import WEIGHTS_FOLDER
 from fslora.peft_io import save_adapter
 from fslora.reference import train_alone
@@ -349,3 +350,28 @@ def test_four_bit_weights_without_the_extra_are_refused(monkeypatch: pytest.Monk
         load_model("any", "causal-lm", 0, 0, 0, torch.bfloat16, nf4=True)
     with pytest.raises(ModelError, match="too small to gain"):
         load_model(BUILTIN, "causal-lm", 0, 0, 0, torch.bfloat16, nf4=True)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_positions_no_head_reads_change_nothing(kind: str) -> None:
+    build, _ = MODELS[kind]
+    torch.manual_seed(3)
+    model = build(config_of(kind, 40)).double().eval()  # type: ignore[operator]
+    tokens = torch.randint(2, 40, (5, 12))
+    mask = (torch.arange(12) < torch.tensor([12, 3, 7, 1, 12]).unsqueeze(1)).long()
+    weights = [p for name, p in model.named_parameters() if "query" in name or "output" in name]
+
+    def logits_and_gradients() -> list[torch.Tensor]:
+        logits = model(input_ids=tokens, attention_mask=mask).logits
+        return [logits, *torch.autograd.grad(logits.square().sum(), weights)]
+
+    whole = logits_and_gradients()
+    assert skip_unread_positions(model)
+    for mine, theirs in zip(logits_and_gradients(), whole, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["llama", "distilbert"])
+def test_other_families_compute_every_position(kind: str) -> None:
+    build, _ = MODELS[kind]
+    assert not skip_unread_positions(build(config_of(kind, 40)))  # type: ignore[arg-type]
