@@ -64,18 +64,19 @@ def plan_stacks(
         Positions below M, each once; within a stack by falling number of steps.
     """
     order = np.lexsort((np.arange(len(rank)), -rank, -batch))
-    step_cost = width * batch * (cost.base + rank * cost.rank)
+    token = cost.base + rank * cost.rank
+    own = width * batch * token * steps
     stacks: list[NDArray[np.int64]] = []
-    start, wasted, done = 0, 0.0, 0.0
+    start, all_steps, all_own, widest = 0, 0, 0.0, 0
     for place, job in enumerate(order):
-        head = order[start]
-        padded = width * batch[head] * (cost.base + rank[head] * cost.rank)
-        wasted += float((padded - step_cost[job]) * steps[job])
-        done += float(padded * steps[job])
-        another_pass = _PASS_TOKENS * (cost.base + rank[job] * cost.rank) * steps[job]
-        if wasted > max(another_pass, _PADDING_SHARE * done):
+        all_steps, all_own = all_steps + steps[job], all_own + own[job]
+        widest = max(widest, rank[job])
+        # The first of a stack has its largest batch, but not always its largest rank.
+        padded = width * batch[order[start]] * (cost.base + widest * cost.rank) * all_steps
+        another_pass = _PASS_TOKENS * token[job] * steps[job]
+        if padded - all_own > max(another_pass, _PADDING_SHARE * padded):
             stacks += _cut(order[start:place], at_once)
-            start, wasted, done = place, 0.0, float(step_cost[job] * steps[job])
+            start, all_steps, all_own, widest = place, steps[job], own[job], rank[job]
     stacks += _cut(order[start:], at_once)
     return [stack[np.argsort(-steps[stack], kind="stable")] for stack in stacks]
 

@@ -120,7 +120,7 @@ class LocalTraining:
 
     @property
     def state_copies(self) -> int:
-        """Numbers an optimizer holds per trained number: itself, its gradient and its state."""
+        """Numbers a device holds per trained number: itself, its gradient and optimizer state."""
         if self.optimizer == "adamw":
             return 4
         return 3 if self.momentum else 2

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,15 @@ ALL_LINEAR = "all-linear"
 Targets = tuple[str, ...] | str
 
 #: Names under which transformers keep a sequence classifier's trained head.
-HEAD_NAMES = ("score", "pre_classifier", "classifier", "classification_head")
+HEAD_NAMES = (
+    "score",
+    "pooler",
+    "pre_classifier",
+    "classifier",
+    "classification_head",
+    "sequence_summary",
+    "logits_proj",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +108,19 @@ def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout
     Raises
     ------
     ValueError
-        If a target matches no linear layer, or is no regular expression.
+        If a target matches no linear layer, or is no regular expression, or the head is not found.
     """
-    linear = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, (nn.Linear, Conv1D))
-    }
+    linear = {name: module for name, module in model.named_modules() if is_linear(module)}
     head_layers = {
         name: module
         for name, module in linear.items()
         if heads and isinstance(module, nn.Linear) and name.split(".")[0] in HEAD_NAMES
     }
+    if heads and not head_layers:
+        raise ValueError(
+            f"the head of a {model.config.model_type} classifier is under none of the names "
+            f"{', '.join(HEAD_NAMES)}, so it would stay as it was drawn; choose another model"
+        )
     body = {name: module for name, module in linear.items() if name not in head_layers}
     if targets in (ALL_LINEAR, (ALL_LINEAR,)):
         output = model.get_output_embeddings()
@@ -127,6 +137,11 @@ def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout
         },
         frozenset(name for name in chosen if isinstance(body[name], Conv1D)),
     )
+
+
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
+    """Whether a module is a linear layer of either kind."""
+    return isinstance(module, (nn.Linear, Conv1D))
 
 
 def linear_shape(layer: nn.Linear | Conv1D) -> tuple[int, int]:

@@ -18,6 +18,8 @@ from torch import Tensor
 _KEPT = 32
 
 Play = Callable[[], None]
+#: Turns a step into something that can be played any number of times; it does not run it.
+Recorder = Callable[[Play], Play]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +59,18 @@ class Replay:
     """Recorded steps by shape.
 
     The first step of a shape runs as it is, which also warms up what it calls; the second is
-    recorded, so nothing is recorded that does not come again. The oldest recording is dropped for
-    a new one.
+    recorded, so nothing is recorded that does not come again. For a new recording the one that was
+    not played for longest is dropped, and its shape counts as new.
 
     Parameters
     ----------
-    record
-        Turns a step into something that can be played any number of times; it does not run it.
+    recorder
+        Makes a recorder, whose recordings share memory; made anew when all are dropped.
     """
 
-    def __init__(self, record: Callable[[Play], Play]) -> None:
-        self._record = record
+    def __init__(self, recorder: Callable[[], Recorder]) -> None:
+        self._recorder = recorder
+        self._record = recorder()
         self._works = True
         self._seen: set[tuple[int, ...]] = set()
         self._recorded: dict[tuple[int, ...], tuple[Play, StepBatch]] = {}
@@ -78,6 +81,7 @@ class Replay:
     def forget(self) -> None:
         """Drop all recordings, before the memory they write is given back."""
         self._recorded.clear()
+        self._record = self._recorder()
 
     def run(
         self, shape: tuple[int, ...], batch: StepBatch, step: Callable[[StepBatch], None]
@@ -89,7 +93,7 @@ class Replay:
             self._seen.add(shape)
             step(batch)
             return
-        play, read = self._recorded[shape]
+        play, read = self._recorded[shape] = self._recorded.pop(shape)
         read.copy_(batch)
         play()
 
@@ -97,7 +101,9 @@ class Replay:
         self, shape: tuple[int, ...], read: StepBatch, step: Callable[[StepBatch], None]
     ) -> None:
         while len(self._recorded) >= _KEPT:
-            del self._recorded[next(iter(self._recorded))]
+            longest_ago = next(iter(self._recorded))
+            del self._recorded[longest_ago]
+            self._seen.discard(longest_ago)
         try:
             self._recorded[shape] = (self._record(lambda: step(read)), read)
         except RuntimeError as error:
@@ -112,14 +118,18 @@ class Replay:
 
 def cuda_graphs() -> Replay:
     """Replay by CUDA graphs that share one pool of memory."""
-    pool = torch.cuda.graph_pool_handle()
 
-    def record(step: Play) -> Play:
-        graph = torch.cuda.CUDAGraph()
-        # What steps left in the allocator's cache would lie idle beside the graphs' own memory.
-        torch.cuda.empty_cache()
-        with torch.cuda.graph(graph, pool=pool):
-            step()
-        return graph.replay
+    def recorder() -> Recorder:
+        # A pool that no graph uses any more cannot be opened again.
+        pool = torch.cuda.graph_pool_handle()
 
-    return Replay(record)
+        def record(step: Play) -> Play:
+            graph = torch.cuda.CUDAGraph()
+            # The outer block brings the stream back where a capture breaks off.
+            with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph, pool=pool):
+                step()
+            return graph.replay
+
+        return record
+
+    return Replay(recorder)

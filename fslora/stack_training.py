@@ -22,7 +22,7 @@ from fslora.stacked import Stack, StackedModel
 from fslora.tasks import Task
 
 #: Where steps are replayed, lengths are padded to a multiple of this, so that few shapes occur.
-_WIDTH_STEP = 8
+_WIDTH_STEP = 16
 #: Half-precision gradients below 6e-8 vanish; a power of two moves them up and back exactly.
 _HALF_LOSS_SCALE = 1024.0
 
@@ -30,7 +30,7 @@ _HALF_LOSS_SCALE = 1024.0
 class StackTrainer:
     """Trains stacks, in memory that is used again from stack to stack.
 
-    On a GPU steps are replayed (`fslora.replay`), and none waits for the host.
+    On a GPU steps are replayed (`fslora.replay`); a replayed step does not wait for the host.
 
     Parameters
     ----------
@@ -139,9 +139,9 @@ class StackTrainer:
         if self._memory is None or not self._memory.fits(rows, width):
             if self._memory is not None:
                 rows, numbers = self._memory.grown(rows, width)
-            self._memory = None
             if self.replay is not None:
                 self.replay.forget()
+            self._memory = None
             self._memory = _Memory(self._model, self._local, self._dtype, rows, numbers)
         stack = self._memory.stack(len(slices), width)
         gain = [piece.gain for piece in slices]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fslora.dropout import Dropout
-from fslora.lora import Adapter, Layout
+from fslora.lora import Adapter, Layout, is_linear, linear_shape
 from fslora.methods.base import Slice
 from fslora.models.base import ModelError
 from fslora.models.reading import skip_unread_positions
@@ -214,10 +214,9 @@ class StackedModel:
 
     @property
     def frozen_weights(self) -> int:
-        """Numbers in the frozen matrices that every token is multiplied with."""
-        table = self.model.get_input_embeddings().weight
-        matrices = (p for p in self.model.parameters() if p.ndim == 2 and p is not table)
-        return sum(matrix.numel() for matrix in matrices)
+        """Numbers in the frozen matrices that tokens are multiplied with."""
+        shapes = [linear_shape(each) for each in self.model.modules() if is_linear(each)]
+        return sum(d_in * d_out for d_in, d_out in shapes)
 
     @contextmanager
     def using(self, stack: Stack, dropout: Dropout | None = None) -> Iterator[None]:

@@ -149,10 +149,7 @@ class Learner:
         batch = min(_EVALUATED_AT_ONCE, self.at_once * self.local.batch)
         result = evaluate(self.model, stack, self.dataset.held_out, self.dataset.task, batch)
         if not np.isfinite(result.loss):
-            raise Diverged(
-                "the held-out loss is not finite; lower training.learning_rate or set "
-                "training.clip_norm"
-            )
+            raise Diverged(f"the held-out loss is not finite; {self._remedy}")
         return result
 
     def slices(self, jobs: Sequence[Job]) -> list[Slice]:
@@ -183,7 +180,7 @@ class Learner:
             if not np.isfinite(value):
                 raise Diverged(
                     f"device {job.device} at rank {job.rank}: the training loss is not finite; "
-                    "lower training.learning_rate or set training.clip_norm"
+                    f"{self._remedy}"
                 )
         rank = [job.rank for job in jobs]
         a = {name: _narrowed(value, rank, 0) for name, value in delta.a.items()}
@@ -201,6 +198,14 @@ class Learner:
             )
             for row, (job, piece) in enumerate(zip(jobs, slices, strict=True))
         ]
+
+    @property
+    def _remedy(self) -> str:
+        if self.model.model.dtype == torch.float16:
+            return (
+                "set model.dtype: bfloat16, whose range is wider, or lower training.learning_rate"
+            )
+        return "lower training.learning_rate or set training.clip_norm"
 
     def _over_the_wire(self, value: Tensor) -> Tensor:
         if torch.finfo(self.wire).bits >= 32:

@@ -262,7 +262,9 @@ class Training(Section):
     @field_validator("server", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        """`server: adam` is short for `server: {name: adam}`."""
+        """`server: adam` is short for `server: {name: adam}`; without a name it is plain."""
+        if isinstance(value, dict):
+            return {"name": "plain", **value}
         return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
@@ -271,10 +273,10 @@ class Training(Section):
             raise ValueError(
                 f"momentum = {self.momentum:g}: belongs to optimizer sgd; adamw has betas"
             )
-        if self.optimizer == "sgd" and self.weight_decay:
-            raise ValueError(
-                f"weight_decay = {self.weight_decay:g}: belongs to optimizer adamw; leave it out"
-            )
+        for key in ("betas", "epsilon", "weight_decay"):
+            value = getattr(self, key)
+            if self.optimizer == "sgd" and value != type(self).model_fields[key].default:
+                raise ValueError(f"{key} = {value}: belongs to optimizer adamw; leave it out")
         if self.optimizer == "adamw" and self.sketch_step == "common":
             raise ValueError(
                 "sketch_step = 'common': AdamW does not see the gain r/k of a sketch, so its "

@@ -241,7 +241,7 @@ def make_learner(system: System) -> Learner:
         workload.method,
         streams.key(scenario.seed, "adapter"),
         wire=getattr(torch, scenario.method.number_format),
-        at_once=_at_once(scenario, workload.cost),
+        at_once=_at_once(scenario, workload),
         server=_server(scenario),
         adapter=adapter,
     )
@@ -422,7 +422,10 @@ def _min_rank(scenario: Scenario, method: Method) -> int:
     return next(k for k in range(1, rank + 1) if method.accepts(rank, k))
 
 
-def _at_once(scenario: Scenario, cost: AdapterCost) -> int:
+def _at_once(scenario: Scenario, workload: Workload) -> int:
     """Devices per stack so that their training fits into the memory the scenario grants."""
+    rank, layout = scenario.lora.rank, workload.layout
+    # Beside what a device holds itself, the host keeps where it started and how far it came.
+    kept = 2 * 4 * (rank * layout.numbers_per_rank + layout.head_numbers)
     granted = scenario.training.memory_gib * 2**30
-    return max(1, int(granted // cost.training_bytes(scenario.lora.rank)))
+    return max(1, int(granted // (workload.cost.training_bytes(rank) + kept)))

@@ -9,6 +9,9 @@ from the learner and make the same H local SGD steps per device:
 (c)       `Learner.train`, all devices stacked;
 (d)       the floor: one ordinary adapter of the widest rank on all devices' samples together.
 
+(a), (b) and (d) run the encoders as they are written; (c) leaves out the positions of the last
+block that the classifier does not read, so it can come out below the floor.
+
 First each variant runs three times untimed: its peak memory is taken, and the changes that (a),
 (b) and (c) return are compared per device, relative to the norm of the change that (c) returns. If
 they differ by more than the tolerance stated, no ratio is printed and the exit status is 1. Then

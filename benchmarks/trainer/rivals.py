@@ -14,7 +14,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -446,21 +445,15 @@ class OneByOneGraph(Rival):
 
     def record(self) -> Callable[[], object]:
         """Capture the step; the function returned replays it."""
-        # The models would look at the positions' values for packed samples, which no capture
-        # allows; there are none here.
-        unpacked = patch(
-            "transformers.masking_utils.find_packed_sequence_indices", lambda *_, **__: None
-        )
-        with unpacked:
-            aside = torch.cuda.Stream()
-            aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(aside):
-                for _ in range(3):
-                    self.step()
-            torch.cuda.current_stream().wait_stream(aside)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(3):
                 self.step()
+        torch.cuda.current_stream().wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self.step()
         return self._graph.replay
 
     def step(self) -> None:

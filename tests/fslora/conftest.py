@@ -87,10 +87,11 @@ def make_learner() -> Callable[..., Learner]:
         dropout: float = 0.0,
         sizes: Sequence[int] = (12, 12, 12, 12, 12),
         device: str = "cpu",
+        base: torch.dtype = torch.float64,
         **options: object,
     ) -> Learner:
         task = "causal-lm" if kind == "causal-lm" else "classification"
-        model = small_model(kind).to(device)
+        model = small_model(kind).to(device, base)
         layout = find_layout(model, ("all-linear",), heads=task == "classification")
         dataset = small_dataset(task, padded)
         shards = tuple(np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]))

@@ -48,6 +48,13 @@ def test_ranks_part_where_padding_costs_more_than_a_pass() -> None:
     assert [sorted(rank[stack].tolist()) for stack in stacks] == [[64], [1] * 29]
 
 
+def test_the_widest_rank_is_found_wherever_it_stands() -> None:
+    # The wide device has the smallest batch and so comes last.
+    rank, batch = np.array([1] * 29 + [64]), np.array([4] * 29 + [3])
+    stacks = plan_stacks(rank, batch, np.full(30, 5), 128, TokenCost(1e6, 1e6), 64)
+    assert sorted(sorted(set(rank[stack].tolist())) for stack in stacks) == [[1], [64]]
+
+
 def test_batches_part_where_padding_costs_more_than_a_pass() -> None:
     batch = np.array([64] + [1] * 29)
     stacks = plan_stacks(np.full(30, 4), batch, np.full(30, 5), 128, SMALL_ADAPTER, 64)

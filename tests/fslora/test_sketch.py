@@ -134,16 +134,26 @@ def test_merge_moves_only_the_ranks_that_were_sent(make_learner: Make) -> None:
 
 
 def test_merge_is_the_weighted_sum(make_learner: Make) -> None:
-    learner = make_learner()
+    # Factors of a sketch count r/k; heads, which no sketch scales, do not.
+    learner = make_learner("classification")
     updates = learner.train([Job(0, 6, 8), Job(1, 3, 9)])
-    expected = {n: t.clone() for n, t in learner.adapter.b.items()}
-    for layer, name in enumerate(expected):
-        for update, v in zip(updates, (0.7, 2.5), strict=True):
+    a = {n: t.clone() for n, t in learner.adapter.a.items()}
+    b = {n: t.clone() for n, t in learner.adapter.b.items()}
+    head = {n: t.clone() for n, t in learner.adapter.head.items()}
+    for update, v, gain in zip(updates, (0.7, 2.5), (1.0, 2.0), strict=True):
+        for layer, name in enumerate(a):
             for place, j in enumerate(update.slice.indices[layer]):
-                expected[name][:, j] += v * update.factor_gain * update.delta_b[name][:, place]
+                a[name][j] += v * gain * update.delta_a[name][place]
+                b[name][:, j] += v * gain * update.delta_b[name][:, place]
+        for name, value in head.items():
+            value += v * update.delta_head[name]
     learner.aggregate(updates, [0.7, 2.5])
-    for name, value in expected.items():
-        torch.testing.assert_close(learner.adapter.b[name], value)
+    for mine, theirs in ((learner.adapter.a, a), (learner.adapter.b, b)):
+        for name, value in theirs.items():
+            torch.testing.assert_close(mine[name], value, atol=1e-12, rtol=1e-12)
+    for name, value in head.items():
+        assert updates[0].delta_head[name].any()
+        torch.testing.assert_close(learner.adapter.head[name], value, atol=1e-12, rtol=1e-12)
 
 
 def test_scatter_add_is_the_adjoint_of_cutting() -> None:

@@ -9,7 +9,7 @@ from fslora.dropout import Dropout, dropout_keys
 from fslora.local import LocalTraining, Schedule
 from fslora.methods import Job, Update
 from fslora.reference import train_alone
-from fslora.replay import Replay
+from fslora.replay import Replay, StepBatch
 from fslora.trainer import Learner
 
 JOBS = [Job(0, 6, 100), Job(3, 2, 101), Job(1, 1, 102), Job(4, 4, 103)]
@@ -184,7 +184,7 @@ def test_replayed_steps_read_nothing_but_their_batch(
 
         return play
 
-    replayed.stacks.replay = Replay(record)
+    replayed.stacks.replay = Replay(lambda: record)
     for round_index, size in enumerate((5, 3, 5, 3, 5), start=1):
         ranks = (5, 1, 2, 3, 4)[:size]
         jobs = [Job(d, k, 10 * round_index + d, round_index) for d, k in enumerate(ranks)]
@@ -198,9 +198,56 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is(make_learner: Make) -> Non
         raise RuntimeError("operation not permitted when stream is capturing")
 
     plain, refusing = make_learner(), make_learner()
-    refusing.stacks.replay = Replay(refuse)
+    refusing.stacks.replay = Replay(lambda: refuse)
     with pytest.warns(UserWarning, match="cannot be captured"):
         updates = refusing.train(JOBS)
     for mine, theirs in zip(updates, plain.train(JOBS), strict=True):
         assert_same(mine, theirs, 1e-12)
     assert len(refusing.stacks.replay) == 0
+
+
+def test_recordings_not_played_for_longest_give_way() -> None:
+    recorded: list[int] = []
+
+    def record(step: Callable[[], None]) -> Callable[[], None]:
+        recorded.append(1)
+        return step
+
+    replay = Replay(lambda: record)
+    batch = StepBatch(*(torch.zeros(1) for _ in range(5)))
+    steps: list[int] = []
+
+    def run(shape: int) -> None:
+        replay.run((shape,), batch, lambda _: steps.append(shape))
+
+    for shape in range(32):
+        for _ in range(3):
+            run(shape)
+    assert (len(replay), len(recorded), len(steps)) == (32, 32, 96)
+    run(0)  # played again, so shape 1 is the one that was not played for longest
+    for _ in range(2):
+        run(99)
+    assert (len(replay), len(recorded)) == (32, 33)
+    run(0)
+    assert len(recorded) == 33
+    run(1)  # as it is: dropped, and new again
+    assert len(recorded) == 33
+    run(1)
+    assert len(recorded) == 34
+    replay.forget()
+    assert len(replay) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_base_trains_nearly_as_the_full_one(
+    make_learner: Make, dtype: torch.dtype
+) -> None:
+    # Rounding at 2**-8 and 2**-11 through two steps.
+    tolerance = 0.1 if dtype == torch.bfloat16 else 0.02
+    local = LocalTraining(2, 2, 0.1)
+    half, full = make_learner(local=local, base=dtype), make_learner(local=local)
+    for mine, theirs in zip(half.train(JOBS), full.train(JOBS), strict=True):
+        assert mine.loss == pytest.approx(theirs.loss, rel=tolerance / 4)
+        # Of the whole change: the gradient of a layer may be lost in rounding.
+        ours, right = (torch.cat([d.flatten() for d in u.delta_b.values()]) for u in (mine, theirs))
+        assert float((ours - right).norm()) < tolerance * float(right.norm())

@@ -81,6 +81,41 @@ def test_ranks_stay_within_what_memory_holds(
     assert verify(done.files).findings == ()
 
 
+def test_rank_caps_go_round_the_devices(tiny: Tiny, simulate: Simulate) -> None:
+    done = simulate(tiny({"fleet.rank_caps": [1, 4, 16], "policy": {"name": "full"}}))
+    assert done.files.table("devices.csv")["rank_cap"].tolist() == [1, 4, 16, 1]
+    assert done.files.table("plan.csv")["rank"].tolist() == [1, 4, 16, 1]
+    assert verify(done.files).findings == ()
+
+
+@pytest.mark.parametrize("server", ["momentum", "adam"])
+def test_every_training_choice_at_once(server: str, tiny: Tiny, simulate: Simulate) -> None:
+    choices = {
+        "training": {
+            "epochs": 1,
+            "batch": 7,
+            "optimizer": "adamw",
+            "learning_rate": 0.002,
+            "betas": [0.8, 0.9],
+            "weight_decay": 0.01,
+            "proximal": 0.1,
+            "decay": "linear",
+            "warmup_rounds": 1,
+            "gradient_checkpointing": True,
+            "server": server,
+            "device": "cpu",
+            "threads": 1,
+        },
+        "lora.dropout": 0.1,
+        "data.partition": "quantity",
+        "stop": {"rounds": 3},
+    }
+    done = simulate(tiny(choices))
+    assert done.summary["eval_loss_last"] < done.summary["eval_loss_first"]
+    assert len(set(done.files.table("devices.csv")["samples"])) > 1
+    assert verify(done.files).findings == ()
+
+
 def test_fedit_keeps_full_rank_while_joint_chooses_probabilities(tiny: Tiny) -> None:
     plan = make_plan(build_system(tiny({"method": "fedit"})))
     assert (plan.rank == 16).all()

@@ -55,6 +55,40 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         {"policy": {"name": "full", "rank": 8}},
         ("policy.rank = 8: unknown key", "known here: "),
     ),
+    "momentum of another optimizer": (
+        {"training.optimizer": "adamw", "training.momentum": 0.9},
+        ("training.momentum = 0.9", "belongs to optimizer sgd"),
+    ),
+    "weight decay of another optimizer": (
+        {"training.weight_decay": 0.1},
+        ("training.weight_decay = 0.1", "belongs to optimizer adamw"),
+    ),
+    "betas of another optimizer": (
+        {"training.betas": [0.5, 0.9]},
+        ("training.betas = [0.5, 0.9]", "belongs to optimizer adamw"),
+    ),
+    "biased steps": (
+        {"training.optimizer": "adamw", "training.sketch_step": "common"},
+        ("training.sketch_step = 'common'", "choose scaled"),
+    ),
+    "three betas": ({"training.betas": [0.9, 0.99, 0.999]}, ("training.betas", "at most 2")),
+    "unknown server": (
+        {"training.server": "adamax"},
+        ("training.server", "'plain', 'momentum', 'adam'"),
+    ),
+    "key of another server": (
+        {"training.server": {"name": "plain", "momentum": 0.9}},
+        ("training.server.momentum = 0.9: unknown key", "known here: "),
+    ),
+    "no epoch": ({"training.epochs": 0}, ("training.epochs = 0: ", "greater than or equal to 1")),
+    "cap above the global rank": (
+        {"fleet.rank_caps": [2, 32]},
+        ("fleet.rank_caps = [2, 32]", "lora.rank = 16"),
+    ),
+    "cap that the method cannot train": (
+        {"fleet.rank_caps": [2, 4], "method": "fedit"},
+        ("fleet.rank_caps = [2, 4]: method fedit", "choose method fslora"),
+    ),
     "negative bandwidth": (
         {"radio.bandwidth_hz": -1e6},
         ("radio.bandwidth_hz = -1000000.0: ", "greater than or equal to 1"),
