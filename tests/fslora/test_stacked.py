@@ -242,10 +242,11 @@ def test_recordings_not_played_for_longest_give_way() -> None:
 def test_half_precision_base_trains_nearly_as_the_full_one(
     make_learner: Make, dtype: torch.dtype
 ) -> None:
-    # Rounding at 2**-8 and 2**-11 through two steps.
-    tolerance = 0.1 if dtype == torch.bfloat16 else 0.02
+    # Rounding at 2**-8 and 2**-11 through two blocks and two steps; a decoder whose loss is flat,
+    # as that of random weights, shows rounding more than anything else.
+    tolerance = 0.05 if dtype == torch.bfloat16 else 0.01
     local = LocalTraining(2, 2, 0.1)
-    half, full = make_learner(local=local, base=dtype), make_learner(local=local)
+    half, full = make_learner("bert", local=local, base=dtype), make_learner("bert", local=local)
     for mine, theirs in zip(half.train(JOBS), full.train(JOBS), strict=True):
         assert mine.loss == pytest.approx(theirs.loss, rel=tolerance / 4)
         # Of the whole change: the gradient of a layer may be lost in rounding.
