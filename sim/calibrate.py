@@ -20,7 +20,8 @@ from fslora.models import ModelError
 from fslora.tasks import Task
 from fslora.trainer import Diverged
 from sim.errors import InputError, RunError
-from sim.scenario import DEVICE_FILES, Device, NumberFormat
+from sim.sections.base import NumberFormat
+from sim.sections.network import DEVICE_FILES, Device
 from sim.system import host_device
 from wireless.compute import ComputeFit, fit_compute
 

@@ -13,7 +13,7 @@ from scipy.stats import t as student
 
 from sim.errors import InputError
 from sim.rundir import RunFiles, group_labels
-from sim.scenario import Target
+from sim.sections.course import Target
 from sim.target import Reached, TargetWatch
 
 _CONFIDENCE = 0.95

@@ -14,7 +14,8 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from sim.errors import InputError
-from sim.scenario import BY_NAME, DEVICE_FILES, Device, Scenario
+from sim.scenario import BY_NAME, Scenario
+from sim.sections.network import DEVICE_FILES, Device
 
 
 class _Loader(yaml.SafeLoader):

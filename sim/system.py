@@ -29,7 +29,9 @@ from fslora.server import ServerOptimizer
 from fslora.trainer import Learner, job_rows
 from optimizer import Plan, Problem, RoundModel, solve
 from sim.errors import InputError
-from sim.scenario import NUMBER_BITS, Device, Scenario
+from sim.scenario import Scenario
+from sim.sections.base import NUMBER_BITS
+from sim.sections.network import Device
 from wireless import streams
 from wireless.compute import compute_time_s
 from wireless.devices import PRESETS, DevicePreset

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fslora.tasks import METRICS, Task
-from sim.scenario import Target
+from sim.sections.course import Target
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,9 @@ from sim.invariants import band_never_exceeded, one_thing_at_a_time, round_total
 from sim.load import check_names
 from sim.records import device_row, label_rows, plan_rows, plan_summary, tables_of
 from sim.rundir import RunFiles
-from sim.scenario import NUMBER_BITS, Target
 from sim.schedules.synchronous import Granted, grant
+from sim.sections.base import NUMBER_BITS
+from sim.sections.course import Target
 from sim.system import System, build_system
 from sim.timeline import Interval, Round
 from wireless import streams

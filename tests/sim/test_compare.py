@@ -16,7 +16,8 @@ from scipy.stats import t as student
 from sim.compare import compare, cost_to, parse_target, write_csv
 from sim.errors import InputError
 from sim.rundir import RunFiles, open_run
-from sim.scenario import Scenario, Target, dump_scenario
+from sim.scenario import Scenario, dump_scenario
+from sim.sections.course import Target
 from sim.target import interpolate
 from sim.timeline import CsvTable, Round
 

@@ -12,7 +12,8 @@ import pytest
 from fslora.data.stdlib import PACKAGES
 from fslora.tasks import METRICS, Task
 from sim.compare import cost_to
-from sim.scenario import Scenario, Target
+from sim.scenario import Scenario
+from sim.sections.course import Target
 from sim.system import build_system
 from sim.verify import verify
 from tests.hub import save_model
