@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -206,6 +207,28 @@ def test_flops_follow_the_closed_form(kind: str, checkpointing: bool) -> None:
         for length in (24, 96, 512):
             formula = closed_form(kind, layout, rank, length, checkpointing)
             assert float(cost.example_flops(rank, length)) == pytest.approx(formula, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", LARGE)
+def test_flops_are_those_of_torch_own_counter(kind: str) -> None:
+    # A real step with eager attention, which the counter sees on a CPU.
+    length, rank = 24, 8
+    shape, layout, task = build(kind, LARGE[kind])
+    local = LocalTraining(1, 2, 0.1)
+    cost = count_cost(shape, layout, METHODS["fslora"], 16, local, length, task, 32)
+    base, _, _ = build(kind, LARGE[kind], "cpu")
+    adapter = Adapter.fresh(base, layout, rank, 0, torch.float32)
+    model = StackedModel(base, layout)
+    factors = [*adapter.a.values(), *adapter.b.values(), *adapter.head.values()]
+    for factor in factors:
+        factor.requires_grad_(True)
+    tokens, lengths = torch.randint(1, 60, (3, length)), torch.full((3,), length)
+    ones = torch.ones(3, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter, model.using(Stack.whole(adapter, 1.0)):
+        logits = model.logits(tokens, lengths)
+        loss = device_losses(logits, tokens, lengths, ones, ones, 1, task)
+        torch.autograd.grad(loss.sum(), factors)
+    assert counter.get_total_flops() == 3 * float(cost.example_flops(rank, length))
 
 
 def test_head_on_a_pooled_state_is_used_once_per_example() -> None:
