@@ -1,8 +1,8 @@
 """Memory of a large cohort over many rounds: 200 devices on the built-in model.
 
-Every round all 200 devices train, at ranks 1 to 16, and are merged. Printed is the process's
-resident memory after every tenth round; it must not grow once the first rounds have filled what
-is used again.
+Every round all 200 devices train, at ranks 1 to 16, and are merged. Printed after every tenth round
+are the bytes of all tensors that are alive, which must not grow, and the process's resident memory,
+which also holds what the allocator keeps of tensors that are gone.
 
     python -m benchmarks.memory [--rounds 50] [--devices 200]
 """
@@ -10,6 +10,7 @@ is used again.
 from __future__ import annotations
 
 import argparse
+import gc
 import resource
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def resident_mib() -> float:
     """Resident memory now, in MiB."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize() / 2**20
+
+
+def tensor_mib() -> float:
+    """Bytes of all tensors alive, in MiB; shared storage counts once."""
+    gc.collect()
+    alive = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    storages = {each.untyped_storage()._cdata: each.untyped_storage().nbytes() for each in alive}
+    return sum(storages.values()) / 2**20
 
 
 def main() -> None:
@@ -60,7 +69,11 @@ def main() -> None:
         ]
         learner.aggregate(learner.train(jobs), [1 / options.devices] * options.devices)
         if round_index == 1 or round_index % 10 == 0:
-            print(f"round {round_index}: {resident_mib():.0f} MiB", flush=True)
+            print(
+                f"round {round_index}: tensors {tensor_mib():.1f} MiB, "
+                f"process {resident_mib():.0f} MiB",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

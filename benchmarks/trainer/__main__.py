@@ -24,8 +24,9 @@ Peak memory is what these first runs take beyond what was there before, and the 
 How it is read on a CPU and on CUDA stands in `benchmarks.trainer.measure`. On CUDA it includes the
 workspace that the matrix library takes for a captured graph.
 
-The share of the machine's matrix rate counts, for (c), the products that the cohort needs at its
-true ranks, and for (d) its own, each over the median time.
+The share of the machine's matrix rate counts, for (c), the products that (b) does for the same
+cohort, at its true ranks and at every position, and for (d) its own, each over the median time: the
+rate at which the work gets done, of which (c) itself may do less.
 
 Where a workload says so, (a) is timed once more with every sample padded to a fixed length
 (a-padded), and their ratio given.
