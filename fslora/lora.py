@@ -31,6 +31,10 @@ HEAD_NAMES = (
 )
 
 
+class UnknownHead(ValueError):
+    """A classifier whose head this project does not know."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoraSpec:
     """LoRA hyperparameters (arXiv 2106.09685).
@@ -108,7 +112,9 @@ def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout
     Raises
     ------
     ValueError
-        If a target matches no linear layer, or is no regular expression, or the head is not found.
+        If a target matches no linear layer, or is no regular expression.
+    UnknownHead
+        If the head is under no known name.
     """
     linear = {name: module for name, module in model.named_modules() if is_linear(module)}
     head_layers = {
@@ -117,7 +123,7 @@ def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout
         if heads and isinstance(module, nn.Linear) and name.split(".")[0] in HEAD_NAMES
     }
     if heads and not head_layers:
-        raise ValueError(
+        raise UnknownHead(
             f"the head of a {model.config.model_type} classifier is under none of the names "
             f"{', '.join(HEAD_NAMES)}, so it would stay as it was drawn; choose another model"
         )

@@ -20,9 +20,9 @@ from fslora.models import ModelError
 from fslora.tasks import Task
 from fslora.trainer import Diverged
 from sim.errors import InputError, RunError
+from sim.host import host_device
 from sim.sections.base import NumberFormat
 from sim.sections.network import DEVICE_FILES, Device
-from sim.system import host_device
 from wireless.compute import ComputeFit, fit_compute
 
 #: Power of training that nobody measured: a laptop's 45 W over its 8 cores, per CPU thread, ...

@@ -20,11 +20,12 @@ from fslora.trainer import Diverged, Learner
 from optimizer import Plan
 from sim.cell import Cell
 from sim.errors import Interrupted, RunError
+from sim.host import host_device, make_learner
 from sim.progress import Step
 from sim.records import Records, new_folder, plan_summary
 from sim.scenario import Scenario
 from sim.schedules import SCHEDULES, Finished
-from sim.system import System, build_system, host_device, make_learner, make_plan
+from sim.system import System, build_system, make_plan
 from sim.target import TargetWatch
 from sim.timeline import HostRow, Interval, Round, Spectrum
 

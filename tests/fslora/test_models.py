@@ -30,7 +30,7 @@ from fslora.cost import count_cost
 from fslora.data import Corpus, Document, load_stdlib, partition, tokenize
 from fslora.evaluate import evaluate
 from fslora.local import LocalTraining
-from fslora.lora import Adapter, Layout, LoraSpec, find_layout
+from fslora.lora import Adapter, Layout, LoraSpec, UnknownHead, find_layout
 from fslora.methods import METHODS, Job
 from fslora.models import (
     BUILTIN,
@@ -375,3 +375,9 @@ def test_positions_no_head_reads_change_nothing(kind: str) -> None:
 def test_other_families_compute_every_position(kind: str) -> None:
     build, _ = MODELS[kind]
     assert not skip_unread_positions(build(config_of(kind, 40)))  # type: ignore[arg-type]
+
+
+def test_head_of_another_name_is_refused() -> None:
+    build, _ = MODELS["llama"]
+    with pytest.raises(UnknownHead, match="would stay as it was drawn; choose another model"):
+        find_layout(build(config_of("llama", 40)), ("all-linear",), heads=True)  # type: ignore[arg-type]

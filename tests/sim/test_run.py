@@ -17,9 +17,10 @@ from safetensors.torch import load_file
 from fslora.models import load_model
 from fslora.stacked import Stack
 from sim.errors import RunError
+from sim.host import make_learner
 from sim.run import run
 from sim.scenario import Scenario
-from sim.system import build_system, make_learner
+from sim.system import build_system
 from sim.verify import verify
 
 Simulate = Callable[[Scenario], Any]
