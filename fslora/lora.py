@@ -96,6 +96,10 @@ class Layout:
         """Numbers in the trained heads."""
         return sum(d_out * (d_in + bias) for d_in, d_out, bias in self.heads.values())
 
+    def numbers(self, rank: int) -> int:
+        """Numbers in an adapter of a rank, heads included."""
+        return rank * self.numbers_per_rank + self.head_numbers
+
 
 def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout:
     """Find the layers to adapt and, for classifiers, the head layers to train whole.

@@ -13,7 +13,7 @@ from torch import Tensor
 from fslora.batches import Batches
 from fslora.dropout import Dropout, dropout_keys
 from fslora.local import LocalTraining
-from fslora.lora import Adapter, Layout, LoraSpec
+from fslora.lora import Adapter, LoraSpec
 from fslora.losses import device_losses
 from fslora.methods.base import Slice
 from fslora.optimizers import RowOptimizer
@@ -135,7 +135,7 @@ class StackTrainer:
         wire: Callable[[Tensor], Tensor],
     ) -> _Training:
         """What the devices start from."""
-        rows, numbers = len(slices), len(slices) * _row(self._model.layout, width)
+        rows, numbers = len(slices), len(slices) * self._model.layout.numbers(width)
         if self._memory is None or not self._memory.fits(rows, width):
             if self._memory is not None:
                 rows, numbers = self._memory.grown(rows, width)
@@ -224,19 +224,19 @@ class _Memory:
 
     def fits(self, devices: int, width: int) -> bool:
         """Whether there is room for a stack."""
-        return devices <= len(self._loss) and devices * _row(self._layout, width) <= len(
+        return devices <= len(self._loss) and devices * self._layout.numbers(width) <= len(
             self._flat[0]
         )
 
     def grown(self, devices: int, width: int) -> tuple[int, int]:
         """Rows and numbers that have room for a stack and for all that had room before."""
         return max(devices, len(self._loss)), max(
-            devices * _row(self._layout, width), len(self._flat[0])
+            devices * self._layout.numbers(width), len(self._flat[0])
         )
 
     def stack(self, devices: int, width: int) -> _Training:
         """The part of a stack."""
-        shape = (devices, _row(self._layout, width))
+        shape = (devices, self._layout.numbers(width))
         numbers, start, *state = (flat[: shape[0] * shape[1]].view(shape) for flat in self._flat)
         rate, factor = self._learning_rate[:devices], self._step_factor[:devices]
         optimizer = RowOptimizer(
@@ -285,8 +285,3 @@ def _set(into: Tensor, values: Sequence[float]) -> None:
     """Write one value per row, rounded once."""
     given = torch.tensor(values, dtype=torch.float64).view(into.shape)
     into.copy_(given.to(into.dtype))
-
-
-def _row(layout: Layout, width: int) -> int:
-    """Numbers of one device, P."""
-    return width * layout.numbers_per_rank + layout.head_numbers

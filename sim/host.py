@@ -89,8 +89,8 @@ def _server(scenario: Scenario) -> ServerOptimizer:
 
 def _at_once(scenario: Scenario, workload: Workload) -> int:
     """Devices per stack so that their training fits into the memory the scenario grants."""
-    rank, layout = scenario.lora.rank, workload.layout
+    rank = scenario.lora.rank
     # Beside what a device holds itself, the host keeps where it started and how far it came.
-    kept = 2 * 4 * (rank * layout.numbers_per_rank + layout.head_numbers)
+    kept = 2 * 4 * workload.layout.numbers(rank)
     granted = scenario.training.memory_gib * 2**30
     return max(1, int(granted // (workload.cost.training_bytes(rank) + kept)))

@@ -55,8 +55,8 @@ class FSLoRA:
 
     def numbers_up(self, layout: Layout, sketch_rank: int) -> int:
         """k (d_in + d_out) per layer and the heads."""
-        return sketch_rank * layout.numbers_per_rank + layout.head_numbers
+        return layout.numbers(sketch_rank)
 
     def numbers_down(self, layout: Layout, rank: int) -> int:
         """r (d_in + d_out) per layer and the heads."""
-        return rank * layout.numbers_per_rank + layout.head_numbers
+        return layout.numbers(rank)

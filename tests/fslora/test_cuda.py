@@ -1,5 +1,6 @@
 """On a GPU the numbers are those of the CPU, and no step waits for the host."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -75,14 +76,20 @@ def test_a_model_that_cannot_be_captured_trains_all_the_same(
         return logits
 
     monkeypatch.setattr(waiting.model, "logits", waits)
+    stream = torch.cuda.current_stream()
     with pytest.warns(UserWarning, match="cannot be captured"):
         updates = waiting.train(JOBS)
+    assert torch.cuda.current_stream() == stream
     for mine, theirs in zip(updates, plain.train(JOBS), strict=True):
         for name, delta in theirs.delta_b.items():
             torch.testing.assert_close(mine.delta_b[name], delta, atol=1e-12, rtol=1e-9)
 
 
-def test_equal_runs_give_equal_bytes_with_deterministic_kernels(make_learner: Make) -> None:
+def test_equal_runs_give_equal_bytes_with_deterministic_kernels(
+    make_learner: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without it some builds of torch refuse cuBLAS products.
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
         states = []
@@ -94,6 +101,16 @@ def test_equal_runs_give_equal_bytes_with_deterministic_kernels(make_learner: Ma
     finally:
         torch.use_deterministic_algorithms(False)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_larger_cohort_is_captured_again(make_learner: Make) -> None:
+    # More memory means new addresses, so everything recorded is dropped.
+    learner = make_learner(local=RULES["sgd"], device="cuda")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for jobs in (JOBS[:2], JOBS[:2], JOBS):
+            learner.train(jobs)
+            assert learner.stacks.replay
 
 
 def test_memory_does_not_grow_from_round_to_round(make_learner: Make) -> None:
