@@ -43,8 +43,9 @@ class AdapterCost:
     ----------
     upload_bits_fixed, upload_bits_per_rank
         Bits one device uploads: fixed (heads) plus k times the other.
-    download_bits
-        Bits the server broadcasts in a round.
+    download_bits_fixed, download_bits_per_rank
+        Bits of a download, likewise: with the global rank of a broadcast, with a device's own of
+        what it is sent alone.
     flops_fixed, flops_per_rank
         Floating-point operations that training on one example takes (a multiply-add counts two):
         coefficients of 1, L and L^2, and of 1 and L, where L is its length.
@@ -57,7 +58,8 @@ class AdapterCost:
 
     upload_bits_fixed: int
     upload_bits_per_rank: int
-    download_bits: int
+    download_bits_fixed: int
+    download_bits_per_rank: int
     flops_fixed: tuple[float, ...]
     flops_per_rank: tuple[float, ...]
     frozen_bytes: int
@@ -67,6 +69,10 @@ class AdapterCost:
     def upload_bits(self, rank: ArrayLike) -> NDArray[np.float64]:
         """Upload in bits at the given ranks."""
         return self.upload_bits_fixed + np.asarray(rank) * float(self.upload_bits_per_rank)
+
+    def download_bits(self, rank: ArrayLike) -> NDArray[np.float64]:
+        """Download in bits at the given ranks."""
+        return self.download_bits_fixed + np.asarray(rank) * float(self.download_bits_per_rank)
 
     def example_flops(self, rank: ArrayLike, length: ArrayLike) -> NDArray[np.float64]:
         """Floating-point operations of training on an example of `length` tokens, once."""
@@ -92,7 +98,6 @@ def count_cost(
     shape: PreTrainedModel,
     layout: Layout,
     method: Method,
-    rank: int,
     local: LocalTraining,
     length: int,
     task: Task,
@@ -111,8 +116,8 @@ def count_cost(
     shape
         The model on the `meta` device with eager attention (`fslora.models.shape_of`), in the
         number format of its weights; it is changed in place and of no use afterwards.
-    layout, method, rank
-        What is trained and sent, at which global rank.
+    layout, method
+        What is trained and sent.
     local
         Batch size and optimizer state.
     length
@@ -145,11 +150,15 @@ def count_cost(
     flops_fixed, flops_per_rank = _flops_by_length(step, adapters, max(length, 4))
     # Factor, gradient and optimizer state, each in 4-byte numbers.
     copies = 4 * local.state_copies
-    bits = [method.numbers_up(layout, k) * bits_per_number for k in (0, 1)]
+    up, down = (
+        [numbers(layout, k) * bits_per_number for k in (0, 1)]
+        for numbers in (method.numbers_up, method.numbers_down)
+    )
     return AdapterCost(
-        upload_bits_fixed=bits[0],
-        upload_bits_per_rank=bits[1] - bits[0],
-        download_bits=method.numbers_down(layout, rank) * bits_per_number,
+        upload_bits_fixed=up[0],
+        upload_bits_per_rank=up[1] - up[0],
+        download_bits_fixed=down[0],
+        download_bits_per_rank=down[1] - down[0],
         flops_fixed=flops_fixed,
         flops_per_rank=flops_per_rank,
         frozen_bytes=frozen,

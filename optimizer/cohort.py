@@ -1,6 +1,7 @@
 """Who takes part in one round."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -27,6 +28,10 @@ class Cohort:
     rank: NDArray[np.int64]
     weight: NDArray[np.float64]
 
+    def only(self, member: NDArray[np.bool_]) -> Self:
+        """Return the members that a mask (M,) picks, with the weights they have."""
+        return type(self)(self.device[member], self.rank[member], self.weight[member])
+
 
 def draw_cohort(plan: Plan, weight: ArrayLike, seed: int, round_index: int) -> Cohort:
     """Draw the cohort of a round: device n takes part with probability q_n, independently.
@@ -36,7 +41,7 @@ def draw_cohort(plan: Plan, weight: ArrayLike, seed: int, round_index: int) -> C
     plan : Plan
         Ranks and sampling probabilities, shapes (N,).
     weight : array_like, shape (N,)
-        Data weights a_n.
+        Data weights a_n, over the probabilities of completing.
     seed : int
         Root seed of the run.
     round_index : int

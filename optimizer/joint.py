@@ -146,7 +146,10 @@ def starts(problem: Problem) -> Iterator[FloatArray]:
     cap = problem.rank_cap
     compute_s = problem.compute_s(cap)
     alone_s = problem.overhead_s + solo_finish_time(
-        compute_s, problem.upload_bits(cap), problem.link, problem.bandwidth_hz
+        problem.download_s(cap) + compute_s,
+        problem.upload_bits(cap),
+        problem.link,
+        problem.bandwidth_hz,
     )
     everybody = np.ones(problem.devices)
     sparse = np.sqrt(problem.variance / alone_s)

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from optimizer.rounds import FloatArray, RoundModel
 from wireless.link import Link
+from wireless.spectrum import RULES
 
 IntArray = NDArray[np.int64]
 
@@ -17,8 +18,8 @@ class Problem:
 
     The cohort of a round contains device n with probability q_n, independently of the others. Its
     members compute for ``tau_n(k) = compute_base_s + k compute_per_rank_s`` and upload
-    ``u_n(k) = fixed_bits + k bits_per_rank`` over bandwidth divided by static equal finish, so that
-    all of them end together. An empty cohort costs the overhead alone.
+    ``u_n(k) = fixed_bits + k bits_per_rank`` over the uplink band of their cell, divided by the
+    allocation rule. An empty cohort costs the overhead alone.
 
     Parameters
     ----------
@@ -48,6 +49,18 @@ class Problem:
         Lower bound of the expected cohort ``sum_n q_n``, in [0, N].
     rounds : RoundModel
         Rounds that a plan needs.
+    allocation : str
+        Rule that divides the band, a key of `wireless.spectrum.RULES`.
+    completion : array_like, shape () or (N,)
+        Probabilities in (0, 1] that a sampled device is there and sends, which its aggregation
+        weight is divided by. A device that does not costs no time.
+    cell : array_like of int, shape (N,), optional
+        Cells of the devices, each with a band of its own; one cell if not given.
+    download_bps : array_like, shape (N,), optional
+        Rates (bit/s) at which the server sends its members their sketches one after the other, in
+        the order of the devices; if not given, it broadcasts and `overhead_s` has it all.
+    fixed_down_bits, down_bits_per_rank : float
+        Such a download (bit) and its slope in the rank (bit), both >= 0.
 
     Raises
     ------
@@ -74,11 +87,22 @@ class Problem:
     min_probability: float = 1e-3
     min_cohort: float = 1.0
     rounds: RoundModel = field(default_factory=RoundModel)
+    allocation: str = "equal-finish"
+    completion: FloatArray = field(default_factory=lambda: np.ones(1))
+    cell: IntArray | None = None
+    download_bps: FloatArray | None = None
+    fixed_down_bits: float = 0.0
+    down_bits_per_rank: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("weight", "gradient_norm", "compute_base_s", "compute_per_rank_s", "rank_cap"):
             object.__setattr__(self, name, _device_array(name, getattr(self, name)))
         n = len(self.weight)
+        if np.size(self.completion) == 1:
+            object.__setattr__(self, "completion", np.full(n, self.completion))
+        for name in ("completion", "cell", "download_bps"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _device_array(name, getattr(self, name)))
         for item in fields(self):
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray) and len(value) != n:
@@ -89,7 +113,7 @@ class Problem:
             raise ValueError(f"weight sums to {self.weight.sum():.6g}: divide it by its sum")
         if not np.any(self.weight * self.gradient_norm):
             raise ValueError("gradient_norm is zero wherever weight is not: give ones if unknown")
-        for name in ("fixed_bits", "bits_per_rank"):
+        for name in ("fixed_bits", "bits_per_rank", "fixed_down_bits", "down_bits_per_rank"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: give zero or more bits")
         if self.fixed_bits + self.bits_per_rank == 0:
@@ -119,6 +143,17 @@ class Problem:
             raise ValueError(f"min_probability is {self.min_probability}: give a value in (0, 1]")
         if not 0 <= self.min_cohort <= n:
             raise ValueError(f"min_cohort is {self.min_cohort}: give 0 to {n}, the devices")
+        if self.allocation not in RULES:
+            raise ValueError(f"allocation is {self.allocation!r}: give one of {', '.join(RULES)}")
+        for name, most in (("completion", 1.0), ("download_bps", np.inf)):
+            value = getattr(self, name)
+            if value is not None and not np.all((value > 0) & (value <= most)):
+                bad = int(np.argmin((value > 0) & (value <= most)))
+                raise ValueError(
+                    f"{name} of device {bad} is {value[bad]}: give more than 0, at most {most:g}"
+                )
+        if self.cell is not None:
+            object.__setattr__(self, "cell", self.cell.astype(np.int64))
         rate = np.asarray(self.link.rate(self.bandwidth_hz))
         if not np.all(rate > 0):
             bad = int(np.argmin(rate > 0))
@@ -131,13 +166,39 @@ class Problem:
 
     @property
     def variance(self) -> FloatArray:
-        """Variance shares ``A_n = a_n^2 G_n^2 / sum_m a_m G_m^2``, shape (N,).
+        """Variance shares ``A_n = a_n^2 G_n^2 / (c_n sum_m a_m G_m^2)``, shape (N,).
 
-        The weighted mean square of G is divided out, so that the round model's constants, which
-        were fitted at G = 1, keep their meaning whatever the unit of the gradients.
+        A device of completion c_n contributes to a round with probability c_n q_n. The weighted
+        mean square of G is divided out, so that the round model's constants, which were fitted at
+        G = 1, keep their meaning whatever the unit of the gradients.
         """
         square = self.gradient_norm**2
-        return np.asarray(self.weight**2 * square / np.dot(self.weight, square))
+        share = self.weight**2 * square / np.dot(self.weight, square)
+        return np.asarray(share / self.completion)
+
+    @property
+    def unbiased_weight(self) -> FloatArray:
+        """Weights a_n / c_n: divided by q_n too, they make the mean of the cohort unbiased."""
+        return np.asarray(self.weight / self.completion)
+
+    @property
+    def cells(self) -> int:
+        """Number of bands that are used at the same time."""
+        return 1 if self.cell is None else len(np.unique(self.cell))
+
+    def takes_part(self, probability: ArrayLike) -> FloatArray:
+        """Probability c_n q_n that a device is sampled and completes.
+
+        Parameters
+        ----------
+        probability : array_like, shape (..., N)
+            Sampling probabilities q_n.
+
+        Returns
+        -------
+        ndarray, shape (..., N)
+        """
+        return np.asarray(np.asarray(probability) * self.completion, dtype=np.float64)
 
     def compute_s(self, rank: ArrayLike) -> FloatArray:
         """Compute time tau_n of each device at a rank.
@@ -168,6 +229,44 @@ class Problem:
             Bits.
         """
         return np.asarray(self.fixed_bits + np.asarray(rank) * self.bits_per_rank, dtype=np.float64)
+
+    def download_s(self, rank: ArrayLike) -> FloatArray:
+        """Time that the server takes to send each device its sketch; zero where it broadcasts.
+
+        Parameters
+        ----------
+        rank : array_like, shape (..., N)
+            Ranks k_n; real values are allowed.
+
+        Returns
+        -------
+        ndarray, shape (..., N)
+            Seconds.
+        """
+        k = np.asarray(rank, dtype=np.float64)
+        if self.download_bps is None:
+            return np.zeros(k.shape)
+        return np.asarray((self.fixed_down_bits + k * self.down_bits_per_rank) / self.download_bps)
+
+    def ready_s(self, rank: ArrayLike, present: NDArray[np.bool_]) -> FloatArray:
+        """When each member of a cohort is ready to send, the broadcast not counted.
+
+        Parameters
+        ----------
+        rank : array_like, shape (N,)
+            Ranks k_n.
+        present : ndarray of bool, shape (..., N)
+            Members of each cohort.
+
+        Returns
+        -------
+        ndarray, shape (..., N)
+            Seconds; without meaning for devices that are absent.
+        """
+        compute_s = self.compute_s(rank)
+        if self.download_bps is None:
+            return np.broadcast_to(compute_s, present.shape)
+        return np.cumsum(np.where(present, self.download_s(rank), 0.0), axis=-1) + compute_s
 
     def rounds_of(self, rank: ArrayLike, probability: ArrayLike) -> float:
         """Rounds R(q, k) that a plan needs.

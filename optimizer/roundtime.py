@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from optimizer.problem import Problem
 from optimizer.rounds import FloatArray
-from wireless.spectrum import equal_finish_time, solo_finish_time
+from wireless.spectrum import RULES, solo_finish_time
 from wireless.streams import uniform
 
 BoolArray = NDArray[np.bool_]
@@ -94,15 +94,21 @@ def cohort_time(problem: Problem, rank: ArrayLike, present: BoolArray) -> FloatA
     Returns
     -------
     ndarray, shape (C,)
-        Seconds until all members, which finish together, have uploaded.
+        Seconds until the last member has uploaded.
     """
-    compute_s, bits = problem.compute_s(rank), problem.upload_bits(rank)
+    rule, bits = RULES[problem.allocation], problem.upload_bits(rank)
     time_s = np.empty(len(present))
     step = max(1, _CHUNK // problem.devices)
     for first in range(0, len(present), step):
         rows = slice(first, first + step)
-        time_s[rows] = equal_finish_time(
-            compute_s, bits, problem.link, problem.bandwidth_hz, present=present[rows]
+        some = present[rows]
+        time_s[rows] = rule.round_time(
+            problem.ready_s(rank, some),
+            bits,
+            problem.link,
+            problem.bandwidth_hz,
+            some,
+            problem.cell,
         )
     return time_s
 
@@ -115,7 +121,7 @@ def expected_round_time(
     seed: int = 0,
     method: Literal["exact", "monte-carlo"] | None = None,
 ) -> RoundTime:
-    """Expected duration of a round under static equal finish, overhead included.
+    """Expected duration of a round under the allocation rule, overhead included.
 
     Parameters
     ----------
@@ -143,15 +149,15 @@ def expected_round_time(
     """
     if method is None:
         method = "exact" if problem.devices <= EXACT_DEVICES else "monte-carlo"
+    q = problem.takes_part(probability)
     if method == "exact":
         present = all_cohorts(problem.devices)
-        mean = float(cohort_mass(present, probability) @ cohort_time(problem, rank, present))
+        mean = float(cohort_mass(present, q) @ cohort_time(problem, rank, present))
         return RoundTime(problem.overhead_s + mean, 0.0, len(present))
     if method != "monte-carlo":
         raise ValueError(f"method is {method!r}: give 'exact' or 'monte-carlo'")
     if draws < 2:
         raise ValueError(f"draws is {draws}: give 2 or more")
-    q = np.asarray(probability, dtype=np.float64)
     if np.all(q == 1.0):
         everybody = np.ones((1, problem.devices), dtype=np.bool_)
         time_s = float(cohort_time(problem, rank, everybody)[0])
@@ -183,8 +189,8 @@ class Surrogate:
     mean_s : float
         The bound U (s), overhead included.
     added_s : ndarray, shape (..., N)
-        ``U(K + n) - U(K - n)`` (s), expected over the rest of the cohort, with device n at the
-        candidate ranks.
+        dU/dq_n (s): what device n at the candidate ranks adds where it completes, expected over
+        the rest of the cohort, times its completion.
     """
 
     mean_s: float
@@ -218,7 +224,7 @@ def surrogate_round_time(
     ``1 - q_n`` below tau_n, so all toggles ``E[(tau - max_{-n})^+]`` read off the same Phi.
     Source: own derivation.
     """
-    q = np.asarray(probability, dtype=np.float64)
+    q = problem.takes_part(probability)
     tau = problem.compute_s(rank)
     # A device that always takes part would make F vanish and its own toggle 0/0.
     absent = np.maximum(1.0 - q, _ALWAYS)
@@ -234,11 +240,12 @@ def surrogate_round_time(
     def transfer(k: ArrayLike) -> FloatArray:
         bits = problem.upload_bits(k)
         start = np.zeros_like(bits)
-        return np.asarray(solo_finish_time(start, bits, problem.link, problem.bandwidth_hz))
+        upload_s = solo_finish_time(start, bits, problem.link, problem.bandwidth_hz)
+        return np.asarray(problem.download_s(k) + upload_s)
 
     k = np.asarray(rank if candidate is None else candidate, dtype=np.float64)
     t = problem.compute_s(k)
     waiting = integral(np.minimum(t, tau)) / absent
     waiting += np.maximum(integral(t) - integral(tau), 0.0)
     mean_s = problem.overhead_s + (slowest - area[-1]) + float(q @ transfer(rank))
-    return Surrogate(float(mean_s), waiting + transfer(k))
+    return Surrogate(float(mean_s), problem.takes_part(waiting + transfer(k)))

@@ -74,7 +74,7 @@ def judge(
         certificate=Certificate(
             half_width_s=time.half_width_s,
             draws=time.draws,
-            probability_empty=float(np.prod(1.0 - probability)),
+            probability_empty=float(np.prod(1.0 - problem.takes_part(probability))),
             expected_cohort=float(probability.sum()),
         ),
     )

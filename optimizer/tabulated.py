@@ -14,9 +14,8 @@ from optimizer.roundtime import (
     BoolArray,
     all_cohorts,
     cohort_mass,
-    cohort_time,
 )
-from wireless.spectrum import solo_finish_time
+from wireless.spectrum import equal_finish_time, solo_finish_time
 from wireless.streams import uniform
 
 _BLOCK = 1_000_000
@@ -45,7 +44,9 @@ class TabulatedRoundTime:
 
     Notes
     -----
-    Source: own derivation.
+    The estimate is that of equal finish whatever the problem's allocation rule, with the bands of
+    several cells pooled and each device's own download alone. It decides where the search looks;
+    the plan found is judged by the rule itself. Source: own derivation.
     """
 
     problem: Problem
@@ -68,17 +69,25 @@ class TabulatedRoundTime:
         TabulatedRoundTime
         """
         n = problem.devices
-        everybody = np.ones((1, n), dtype=np.bool_)
-        last_s = cohort_time(problem, problem.rank_cap, everybody)[0]
+        cap = problem.rank_cap
+        last_s = equal_finish_time(
+            problem.download_s(cap) + problem.compute_s(cap),
+            problem.upload_bits(cap),
+            problem.link,
+            problem.bandwidth_hz * problem.cells,
+        )
         solo_s = np.stack(
             [
                 solo_finish_time(
-                    problem.compute_s(k), problem.upload_bits(k), problem.link, problem.bandwidth_hz
+                    problem.download_s(k) + problem.compute_s(k),
+                    problem.upload_bits(k),
+                    problem.link,
+                    problem.bandwidth_hz,
                 )
                 for k in (np.ones(n), problem.rank_cap)
             ]
         )
-        first_s, last_s = solo_s.min() * (1 - 1e-6), last_s * (1 + 1e-6)
+        first_s, last_s = solo_s.min() * (1 - 1e-6), max(solo_s.max(), last_s) * (1 + 1e-6)
         # Durations bend just above the solo time of a straggler: where devices are sparse, a point
         # for each of them; where they are dense, one for each cell of a finer even grid.
         even = np.geomspace(first_s, last_s, _EVEN)
@@ -106,7 +115,7 @@ class TabulatedRoundTime:
             Hz; a large finite number where the device cannot make it.
         """
         p = self.problem
-        left_s = self.time_s[:, None] - p.compute_s(rank)
+        left_s = self.time_s[:, None] - p.download_s(rank) - p.compute_s(rank)
         left_s = np.where(left_s > 0, left_s, np.nan)
         rate = np.where(np.isnan(left_s), np.inf, p.upload_bits(rank) / left_s)
         # Finite, so that a device can be taken out of a sum again; far above the band, so that
@@ -157,7 +166,7 @@ class TabulatedRoundTime:
         without_s : ndarray, shape (N,)
             Expected round time (s) without device n, overhead included.
         added_s : ndarray, shape (C, N)
-            Expected increase (s) when device n takes part.
+            What device n adds (s) where it completes, times its completion.
         """
         present, mass = self._cohorts(probability)
         load = present.astype(np.float64) @ need_hz
@@ -174,9 +183,10 @@ class TabulatedRoundTime:
             for c, candidate in enumerate(candidate_hz):
                 finish_s = self._finish_s(load, change + candidate[block], member)
                 added_s[c, block] = mass @ finish_s - base
-        return without_s, added_s
+        return without_s, self.problem.takes_part(added_s)
 
     def _cohorts(self, probability: FloatArray) -> tuple[BoolArray, FloatArray]:
+        probability = self.problem.takes_part(probability)
         if self.draw is None:
             present = all_cohorts(self.problem.devices)
             return present, cohort_mass(present, probability)
@@ -185,7 +195,7 @@ class TabulatedRoundTime:
 
     def _finish_s(self, load: FloatArray, change: FloatArray, row: BoolArray) -> FloatArray:
         """Time at which load (J, G) + change[row] (2, n, G) fits the band, shape (J, n)."""
-        grid, band = len(self.time_s), self.problem.bandwidth_hz
+        grid, band = len(self.time_s), self.problem.bandwidth_hz * self.problem.cells
         n = change.shape[1]
         at_load = np.arange(len(load), dtype=np.int32)[:, None] * np.int32(grid)
         at_change = (row * np.int32(n) + np.arange(n, dtype=np.int32)) * np.int32(grid)

@@ -22,7 +22,7 @@ from fslora.trainer import Diverged
 from sim.errors import InputError, RunError
 from sim.host import host_device
 from sim.sections.base import NumberFormat
-from sim.sections.network import DEVICE_FILES, Device
+from sim.sections.fleet import DEVICE_FILES, Device
 from wireless.compute import ComputeFit, fit_compute
 
 #: Power of training that nobody measured: a laptop's 45 W over its 8 cores, per CPU thread, ...

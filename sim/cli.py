@@ -117,22 +117,29 @@ def compare(
 @app.command()
 def plot(
     runs: RunFolders,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Picture: .png, .svg or .pdf.")] = Path(
-        "convergence.png"
-    ),
-    kind: Annotated[str, typer.Option(help="convergence: loss against simulated time.")] = (
-        "convergence"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Picture: .png, .svg or .pdf; by default KIND.png."),
+    ] = None,
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="convergence: loss against simulated time; map: devices in their cells, by SNR; "
+            "link: uplink rate against distance.",
+            metavar="KIND",
+        ),
+    ] = "convergence",
 ) -> None:
     """Draw finished runs."""
     from sim.errors import InputError
-    from sim.plot import KINDS, save
+    from sim.plots import KINDS, save
     from sim.rundir import open_run
 
     if kind not in KINDS:
         raise InputError(f"--kind {kind}: known: {', '.join(KINDS)}")
-    save(KINDS[kind]([open_run(folder) for folder in runs]), out)
-    print(out)
+    picture = out or Path(f"{kind}.png")
+    save(KINDS[kind]([open_run(folder) for folder in runs]), picture)
+    print(picture)
 
 
 @app.command()

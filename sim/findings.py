@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,3 +95,16 @@ def _named(keys: list[str], key: tuple[Any, ...]) -> str:
         f"{name} {'server' if value is None else value}"
         for name, value in zip(keys, key, strict=True)
     )
+
+
+def stated(
+    section: str, stated: object, wanted: Mapping[str, Any], source: str
+) -> Iterator[Finding]:
+    """Compare a section of `summary.json` (null counts as empty) with what a file gives."""
+    found = stated if isinstance(stated, dict) else {}
+    for name, value in wanted.items():
+        if not close(found.get(name), value):
+            key = f"{section}.{name}" if section else name
+            yield Finding(
+                "summary.json", None, f"{key} is {found.get(name)}, {source} gives {value}"
+            )

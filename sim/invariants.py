@@ -2,62 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sim.findings import TOLERANCE, Finding, close
 
+_UP = 1 + TOLERANCE
+
 
 def band_never_exceeded(
-    timeline: pd.DataFrame, spectrum: pd.DataFrame, band: float
+    timeline: pd.DataFrame, spectrum: pd.DataFrame, band_hz: Sequence[float]
 ) -> Iterator[Finding]:
-    """The uplink band is never exceeded, and `spectrum.csv` says what the transfers say."""
-    uplink = timeline[timeline["phase"] == "uplink"]
-    width = uplink["bandwidth_hz"].to_numpy(dtype=np.float64)
-    moment = np.concatenate([uplink["start_s"], uplink["end_s"]])
-    change = np.concatenate([width, -width])
-    line = np.concatenate([uplink.index, uplink.index]).astype(np.int64)
-    # Ends before starts, so that one transfer may take over another's band in the same instant.
-    order = np.lexsort((change, moment))
-    in_use = np.cumsum(change[order])
-    over = np.flatnonzero(in_use > band * (1 + TOLERANCE))
-    if len(over):
-        at = order[over[0]]
-        yield Finding(
-            "timeline.csv",
-            int(line[at]) + 2,
-            f"at {moment[at]:.6f} s {in_use[over[0]]:.6g} Hz are in use, the band is {band:.6g}",
-        )
-    if len(spectrum) != len(moment):
-        yield Finding(
-            "spectrum.csv", None, f"has {len(spectrum)} changes, the timeline {len(moment)}"
-        )
+    """No cell uses more than its band, and what `spectrum.csv` says the transfers add up to.
+
+    Parameters
+    ----------
+    timeline, spectrum
+        Tables of the run.
+    band_hz
+        Band of a cell in each round, from round 0.
+    """
+    time = spectrum["time_s"].to_numpy(dtype=np.float64)
+    in_use = spectrum["bandwidth_in_use_hz"].to_numpy(dtype=np.float64)
+    active = spectrum["active"].to_numpy(dtype=np.float64)
+    if (np.diff(time) < 0).any():
+        yield Finding("spectrum.csv", int(np.argmax(np.diff(time) < 0)) + 3, "goes back in time")
         return
-    # Rows are written as intervals end, so their order is the order of events in one instant; an
-    # upload begins when its device's computation ends.
-    compute = timeline[timeline["phase"] == "compute"]
-    ended = dict(
-        zip(zip(compute["round"], compute["device"], strict=True), compute.index, strict=True)
-    )
-    keys = zip(uplink["round"], uplink["device"], strict=True)
-    begun = [ended.get(key, own) for key, own in zip(keys, uplink.index, strict=True)]
-    order = np.lexsort((np.concatenate([begun, uplink.index]), moment))
-    values = {
-        "time_s": moment[order],
-        "bandwidth_in_use_hz": np.cumsum(change[order]),
-        "active": np.cumsum(np.where(order < len(uplink), 1.0, -1.0)),
-    }
-    slack = {"time_s": float(moment.max(initial=0.0)), "bandwidth_in_use_hz": band, "active": 0.0}
-    for name, wanted in values.items():
-        found = spectrum[name].to_numpy(dtype=np.float64)
-        allowed = TOLERANCE * np.maximum(slack[name], np.abs(wanted))
-        for number in np.flatnonzero(~(np.abs(found - wanted) <= allowed)):
+    uplink = timeline[(timeline["phase"] == "uplink") & (timeline["outcome"] == "done")]
+    numbers = uplink["round"].to_numpy(dtype=np.int64)
+    limit = np.asarray(band_hz)[np.clip(numbers, 0, len(band_hz) - 1)]
+    held = uplink["bandwidth_hz"].to_numpy(dtype=np.float64)
+    for number in uplink.index.to_numpy()[held > limit * _UP]:
+        yield Finding("timeline.csv", int(number) + 2, "holds more than the band of its round")
+    if not len(uplink):
+        return
+    # A round's changes lie between the begin of its first and the end of its last transfer.
+    end_s = uplink["end_s"].to_numpy(dtype=np.float64)
+    rounds, first = np.unique(numbers, return_index=True)
+    last = np.maximum.accumulate(np.maximum.reduceat(end_s, first))
+    which = np.minimum(np.searchsorted(last * _UP, time), len(rounds) - 1)
+    most = np.asarray(band_hz)[np.clip(rounds[which], 0, len(band_hz) - 1)]
+    for number in np.flatnonzero(~(in_use <= most * _UP))[:1]:
+        yield Finding(
+            "spectrum.csv",
+            int(number) + 2,
+            f"at {time[number]:.6f} s {in_use[number]:.6g} Hz are in use, the band is "
+            f"{most[number]:.6g}",
+        )
+    length = np.zeros(len(time))
+    for cell in np.unique(spectrum["cell"]):
+        rows = np.flatnonzero(spectrum["cell"] == cell)
+        length[rows[:-1]] = np.diff(time[rows])
+        if in_use[rows[-1]] != 0 or active[rows[-1]] != 0:
+            yield Finding("spectrum.csv", int(rows[-1]) + 2, "ends while the band is in use")
+    seconds = end_s - uplink["start_s"].to_numpy(dtype=np.float64)
+    for name, found, wanted in (
+        ("hertz seconds", in_use * length, held * seconds),
+        ("device seconds", active * length, seconds),
+    ):
+        slack = 1e-6 * wanted.sum()  # of sums of differences of times
+        if not abs(found.sum() - wanted.sum()) <= slack:
             yield Finding(
                 "spectrum.csv",
-                int(number) + 2,
-                f"{name} is {found[number]}, the transfers give {wanted[number]}",
+                None,
+                f"adds up to {found.sum():.9g} {name}, the transfers to {wanted.sum():.9g}",
             )
 
 
@@ -84,11 +94,11 @@ def one_thing_at_a_time(timeline: pd.DataFrame) -> Iterator[Finding]:
         )
 
 
-def round_totals(timeline: pd.DataFrame, rounds: pd.DataFrame) -> Iterator[Finding]:
-    """Bytes and energy of each round add up; rounds follow each other without a gap."""
+def round_totals(timeline: pd.DataFrame, rounds: pd.DataFrame, unicast: bool) -> Iterator[Finding]:
+    """Bytes and energy of each round add up; a broadcast counts once."""
     server = timeline["device"].isna()
     sums = {
-        "bytes_down": timeline[server & (timeline["phase"] == "downlink")],
+        "bytes_down": timeline[(server | unicast) & (timeline["phase"] == "downlink")],
         "bytes_up": timeline[~server & (timeline["phase"] == "uplink")],
         "energy_j": timeline[~server],
     }

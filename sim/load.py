@@ -14,8 +14,8 @@ from pydantic import BaseModel, Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from sim.errors import InputError
-from sim.scenario import BY_NAME, Scenario
-from sim.sections.network import DEVICE_FILES, Device
+from sim.scenario import SHORT_FORMS, Scenario
+from sim.sections.fleet import DEVICE_FILES, Device
 
 
 class _Loader(yaml.SafeLoader):
@@ -100,12 +100,20 @@ def _inline_device(tree: dict[str, Any], folder: Path) -> None:
     fleet = tree.get("fleet")
     if not isinstance(fleet, dict):
         return
-    name = fleet.get("preset")
-    if isinstance(name, str) and name.endswith(DEVICE_FILES):
-        try:
-            fleet["preset"] = load_device(folder / name).model_dump()
-        except InputError as error:
-            raise InputError(f"fleet.preset = '{name}': {error}") from None
+    places = [("fleet.preset", fleet)]
+    if isinstance(fleet.get("preset"), list):
+        places = [
+            (f"fleet.preset.{number}.preset", part)
+            for number, part in enumerate(fleet["preset"])
+            if isinstance(part, dict)
+        ]
+    for key, place in places:
+        name = place.get("preset")
+        if isinstance(name, str) and name.endswith(DEVICE_FILES):
+            try:
+                place["preset"] = load_device(folder / name).model_dump()
+            except InputError as error:
+                raise InputError(f"{key} = '{name}': {error}") from None
 
 
 def check_names(scenario: Scenario) -> None:
@@ -119,8 +127,13 @@ def check_names(scenario: Scenario) -> None:
     from fslora.methods import METHODS
     from wireless.devices import PRESETS
 
-    if isinstance(scenario.fleet.preset, str):
-        _one_of("fleet.preset", scenario.fleet.preset, PRESETS)
+    preset = scenario.fleet.preset
+    if isinstance(preset, str):
+        _one_of("fleet.preset", preset, PRESETS)
+    elif isinstance(preset, list):
+        for number, part in enumerate(preset):
+            if isinstance(part.preset, str):
+                _one_of(f"fleet.preset.{number}.preset", part.preset, PRESETS)
     _one_of("method.name", scenario.method.name, METHODS)
     _builtin("model.name", scenario.model.name, "builtin:tiny-llama")
     data = scenario.data
@@ -190,8 +203,8 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
         inner = place.get(name)
         if inner is None:
             inner = {}
-        elif isinstance(inner, str) and name in BY_NAME:
-            inner = {"name": inner}
+        elif isinstance(inner, str) and name in SHORT_FORMS:
+            inner = {SHORT_FORMS[name]: inner}
         elif not isinstance(inner, dict):
             raise InputError(f"--set {assignment}: '{name}' is a value, it holds no keys")
         place[name] = inner
@@ -259,11 +272,12 @@ def _tagged(section: type[BaseModel], field: str) -> dict[str, type[BaseModel] |
     found: dict[str, type[BaseModel] | None] = {}
     for member in typing.get_args(info.annotation):
         kind, *marks = typing.get_args(member) or (member,)
-        if marks and isinstance(marks[0], Tag):
-            found[str(marks[0].tag)] = (
+        if marks and isinstance(marks[-1], Tag):
+            (kind,) = typing.get_args(kind) or (kind,)  # of a list, its elements
+            found[str(marks[-1].tag)] = (
                 kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
             )
         elif info.discriminator is not None:
-            (tag,) = typing.get_args(member.model_fields["name"].annotation)
-            found[tag] = member
+            for tag in typing.get_args(member.model_fields["name"].annotation):
+                found[tag] = member
     return found

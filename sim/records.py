@@ -84,6 +84,7 @@ class Records:
         self._sampled = np.zeros(devices, dtype=np.int64)
         self._completed = np.zeros(devices, dtype=np.int64)
         self._round = (0, 0, 0.0)
+        self._unicast = system.scenario.radio.downlink == "unicast"
         (folder / "scenario.yaml").write_text(dump_scenario(system.scenario), encoding="utf-8")
         self._log = self._open.enter_context((folder / "run.log").open("w", encoding="utf-8"))
 
@@ -100,18 +101,21 @@ class Records:
         self._table["timeline.csv"].write(row)
         down, up, energy = self._round
         size = row.bytes or 0
-        if row.device is None:
+        if row.phase == "downlink" and (row.device is None or self._unicast):
             down += size
+        if row.device is None:
+            pass
         else:
             self._busy_s[row.device] += row.end_s - row.start_s
             self._energy_j[row.device] += row.energy_j or 0.0
             energy += row.energy_j or 0.0
             if row.phase == "downlink":
                 self._bytes_down[row.device] += size
-                self._sampled[row.device] += 1
             elif row.phase == "uplink":
+                # The last thing that happens to every device of a round, whatever its outcome.
                 self._bytes_up[row.device] += size
-                self._completed[row.device] += 1
+                self._sampled[row.device] += 1
+                self._completed[row.device] += row.outcome == "done"
                 up += size
         self._round = (down, up, energy)
 
@@ -190,14 +194,14 @@ def device_row(
     energy_j: float,
 ) -> DeviceRow:
     """Row of `devices.csv`: who device n is, with what it did."""
-    fleet, shard = system.fleet, system.workload.shards[n]
+    fleet, start, shard = system.fleet, system.fleet.channel.start, system.workload.shards[n]
     return DeviceRow(
         n,
         float(system.problem.weight[n]),
         float(fleet.compute_flops[n]),
-        float(fleet.distance_m[n]),
-        float(fleet.path_loss_db[n] + fleet.shadowing_db[n]),
-        float(fleet.snr_db[n]),
+        float(start.distance_m[n]),
+        float(start.path_loss_db[n] + start.shadowing_db[n]),
+        float(start.snr_db[n]),
         len(shard),
         int(system.problem.rank_cap[n]),
         sampled,
@@ -206,6 +210,15 @@ def device_row(
         bytes_down,
         busy_s,
         energy_j,
+        system.world.kinds[int(fleet.kind[n])],
+        float(start.x_m[n]),
+        float(start.y_m[n]),
+        int(start.cell[n]),
+        int(start.los[n]),
+        float(start.downlink_snr_db[n]),
+        float(fleet.step_overhead_s[n]),
+        float(fleet.channel.max_power_dbm[n]),
+        float(system.solo_bps[n]),
     )
 
 

@@ -18,9 +18,9 @@ from fslora.models import ModelError
 from fslora.peft_io import save_adapter
 from fslora.trainer import Diverged, Learner
 from optimizer import Plan
-from sim.cell import Cell
 from sim.errors import Interrupted, RunError
 from sim.host import host_device, make_learner
+from sim.network import Network
 from sim.progress import Step
 from sim.records import Records, new_folder, plan_summary
 from sim.scenario import Scenario
@@ -120,9 +120,13 @@ class Run:
             train_loss = float(np.average(losses, weights=done.cohort.weight))
         stop = self._system.scenario.stop
         self.time_s = done.end_s
-        last = done.round >= stop.rounds or (
-            stop.simulated_s is not None and done.end_s >= stop.simulated_s
+        last = (
+            done.deserted
+            or done.round >= stop.rounds
+            or (stop.simulated_s is not None and done.end_s >= stop.simulated_s)
         )
+        if done.deserted:
+            self._records.log(f"round {done.round}: nobody will take part again, the run ends here")
         evaluation = None
         if last or done.round % self._system.scenario.output.evaluate_every == 0:
             evaluation = self._evaluate(done.round, done.end_s)
@@ -140,7 +144,7 @@ class Run:
                 done.end_s - done.start_s,
                 self._plan.expected_round_s,
                 done.cohort_s,
-                len(done.jobs),
+                done.sampled,
                 len(done.jobs),
                 down,
                 up,
@@ -265,10 +269,11 @@ def _co_simulate(
             records.spectrum(row)
 
     if state.begin():
-        cell = Cell(on_interval, on_spectrum)
+        world = system.world
+        network = Network(world.rule, world.whole, on_interval, on_spectrum)
         schedule = SCHEDULES[system.scenario.schedule.name]
-        cell.env.process(schedule(cell, system, plan, state.learn))
-        cell.env.run()
+        network.env.process(schedule(network, system, plan, state.learn))
+        network.env.run()
 
 
 def _summary(system: System, plan: Plan, state: Run, watch: Stopwatch) -> dict[str, Any]:

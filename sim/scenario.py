@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import Annotated, Any, Self
 
 import yaml
 from pydantic import Field, field_validator, model_validator
 
-from sim.sections.base import Section
+from sim.sections.base import Section, by_name
 from sim.sections.course import Full, Joint, Output, Stop, Synchronous, Uniform
+from sim.sections.fleet import FleetChoice
 from sim.sections.learning import Data, Lora, MethodChoice, Model, Training
-from sim.sections.network import FleetChoice, Radio
+from sim.sections.radio import Radio
 
-#: Sections that may be given as a bare name.
-BY_NAME = ("method", "policy", "schedule")
+_BY_NAME = ("method", "policy", "schedule")
+
+#: Sections that may be given as a bare value, and the key that it then is.
+SHORT_FORMS = MappingProxyType(
+    {
+        **dict.fromkeys(_BY_NAME, "name"),
+        **dict.fromkeys(
+            ("environment", "modulation", "fading", "availability", "mobility"), "name"
+        ),
+        **dict.fromkeys(("bandwidth_trace", "compute_trace"), "file"),
+    }
+)
 
 
 class Scenario(Section):
@@ -35,11 +47,10 @@ class Scenario(Section):
     stop: Stop = Stop()
     output: Output = Output()
 
-    @field_validator(*BY_NAME, mode="before")
+    @field_validator(*_BY_NAME, mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
-        """`policy: joint` is short for `policy: {name: joint}`."""
-        return {"name": value} if isinstance(value, str) else value
+        return by_name(value)
 
     @field_validator("policy", mode="before")
     @classmethod

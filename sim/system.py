@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from fslora.methods import Method
 from optimizer import Plan, Problem, RoundModel, solve
 from sim.errors import InputError
+from sim.physical import World, build_world
 from sim.scenario import Scenario
-from sim.sections.network import Device
 from sim.workload import Workload, build_workload
 from wireless import streams
-from wireless.compute import compute_time_s
-from wireless.devices import PRESETS, DevicePreset
-from wireless.fleet import Fleet, RadioParameters, broadcast_rate_bps, draw_fleet
+from wireless.compute import compute_time_s, throttled_time_s
+from wireless.fleet import Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,20 +26,35 @@ class System:
     ----------
     scenario
         The choices.
-    workload, fleet
+    workload, world
         What is to be done, and who does it over which links.
     broadcast_bps, broadcast_s
-        Rate and duration of one downlink broadcast.
+        Rate and duration of one downlink broadcast; both zero if there is none.
     problem
         What policies plan on.
+    solo_bps
+        (N,) rate of each device alone on the whole uplink band, as plans reckon with it.
     """
 
     scenario: Scenario
     workload: Workload
-    fleet: Fleet
+    world: World
     broadcast_bps: float
     broadcast_s: float
     problem: Problem
+    solo_bps: NDArray[np.float64]
+
+    @property
+    def fleet(self) -> Fleet:
+        """The devices."""
+        return self.world.fleet
+
+    @property
+    def battery_j(self) -> NDArray[np.float64]:
+        """Energy (N,) that each device has for the run."""
+        if self.scenario.fleet.battery:
+            return self.fleet.battery_j
+        return np.full(len(self.fleet), np.inf)
 
 
 def build_system(scenario: Scenario) -> System:
@@ -49,42 +63,30 @@ def build_system(scenario: Scenario) -> System:
     Raises
     ------
     InputError
-        If data or model cannot be had, or the devices cannot hold the model.
+        If data or model cannot be had, the radio's values do not fit together, or the devices
+        cannot hold the model or never take part.
     """
     workload = build_workload(scenario)
-    radio = _radio(scenario)
-    choice = scenario.fleet
-    fleet = draw_fleet(
-        scenario.seed,
-        choice.devices,
-        _device(choice.preset),
-        choice.compute_sigma,
-        choice.memory_sigma,
-        radio,
-    )
-    broadcast_bps = broadcast_rate_bps(fleet, radio)
-    broadcast_s = workload.cost.download_bits / broadcast_bps
-    cost = workload.cost
-    base, one = (
-        compute_time_s(
-            workload.expected_flops(rank),
-            workload.steps,
-            fleet.compute_flops,
-            fleet.step_overhead_s,
-        )
-        for rank in (0, 1)
-    )
+    cost, length = workload.cost, scenario.data.length
+    world = build_world(scenario, float(cost.example_flops(scenario.lora.rank, length)) / length)
+    fleet, start = world.fleet, world.fleet.channel.start
+    radio = scenario.radio
+    broadcast_bps = broadcast_s = 0.0
+    if radio.downlink == "broadcast":
+        broadcast_bps = fleet.broadcast_bps
+        broadcast_s = float(cost.download_bits(scenario.lora.rank)) / broadcast_bps
+    none, full = (_compute_s(scenario, workload, world, k) for k in (0, scenario.lora.rank))
     model = scenario.policy.rounds
     problem = Problem(
         weight=workload.weight,
         # Local gradient norms are not known before training; equal ones say so.
         gradient_norm=np.ones(len(fleet)),
-        compute_base_s=base,
-        compute_per_rank_s=one - base,
+        compute_base_s=none,
+        compute_per_rank_s=(full - none) / scenario.lora.rank,
         fixed_bits=float(cost.upload_bits_fixed),
         bits_per_rank=float(cost.upload_bits_per_rank),
-        link=fleet.uplink,
-        bandwidth_hz=radio.bandwidth_hz,
+        link=fleet.channel.planning_link(),
+        bandwidth_hz=_band_hz(world, radio.bandwidth_hz),
         overhead_s=scenario.schedule.overhead_s + broadcast_s,
         rank=scenario.lora.rank,
         rank_cap=_rank_cap(scenario, fleet, workload),
@@ -92,8 +94,69 @@ def build_system(scenario: Scenario) -> System:
         min_probability=scenario.policy.min_probability,
         min_cohort=scenario.policy.min_cohort,
         rounds=RoundModel(model.base, model.sampling, model.rank_exponent),
+        allocation=radio.allocation,
+        completion=_completion(world),
+        cell=None if radio.cells is None else start.cell,
+        download_bps=(
+            start.downlink.rate(radio.downlink_bandwidth_hz)
+            if radio.downlink == "unicast"
+            else None
+        ),
+        fixed_down_bits=float(cost.download_bits_fixed),
+        down_bits_per_rank=float(cost.download_bits_per_rank),
     )
-    return System(scenario, workload, fleet, broadcast_bps, broadcast_s, problem)
+    solo_bps = problem.link.rate(problem.bandwidth_hz)
+    return System(scenario, workload, world, broadcast_bps, broadcast_s, problem, solo_bps)
+
+
+def _compute_s(
+    scenario: Scenario, workload: Workload, world: World, rank: int
+) -> NDArray[np.float64]:
+    """Expected compute time (N,) at one rank; jitter has mean one."""
+    fleet, throttle = world.fleet, scenario.fleet.throttle
+    seconds = compute_time_s(
+        workload.expected_flops(rank), workload.steps, fleet.compute_flops, fleet.step_overhead_s
+    )
+    if throttle is not None:
+        seconds = throttled_time_s(seconds, 1.0, throttle.after_s, throttle.share)
+    if world.speed is None:
+        return seconds
+    mean = world.speed.long_run_mean(np.arange(len(fleet)))
+    if not mean.all():
+        raise InputError(
+            f"fleet.compute_trace: device {int(np.argmin(mean))} ends at speed zero; give another "
+            "last speed, or period_s for a trace that starts again"
+        )
+    return np.asarray(seconds / mean)
+
+
+def _completion(world: World) -> NDArray[np.float64]:
+    """Probability (N,) that a sampled device is there and not in outage."""
+    fleet = world.fleet
+    there = world.availability.share(np.arange(len(fleet)))
+    never = np.flatnonzero(there <= 0)
+    if len(never):
+        raise InputError(
+            f"fleet.availability: device {never[0]} is never there; leave it out of the trace"
+        )
+    sends = 1 - fleet.channel.outage_probability()
+    mute = np.flatnonzero(sends <= 0)
+    if len(mute):
+        raise InputError(
+            f"radio.fading.outage_snr_db = {fleet.channel.radio.fading.outage_snr_db:g}: device "
+            f"{mute[0]} is always in outage; lower it or bring the devices nearer"
+        )
+    return np.asarray(there * sends)
+
+
+def _band_hz(world: World, constant_hz: float) -> float:
+    """Uplink band that plans reckon with: the mean of a trace."""
+    if world.band is None:
+        return constant_hz
+    mean = float(world.band.long_run_mean(np.zeros(1, dtype=np.int64))[0])
+    if mean <= 0:
+        raise InputError("radio.bandwidth_trace: its mean band is zero; give a band or a period")
+    return mean
 
 
 def make_plan(system: System, policy: str | None = None) -> Plan:
@@ -123,31 +186,6 @@ def make_plan(system: System, policy: str | None = None) -> Plan:
     return solve(system.problem, policy, streams.key(scenario.seed, "plan"), **parameters)
 
 
-def _device(choice: str | Device) -> DevicePreset:
-    """The median device of the fleet."""
-    return PRESETS[choice] if isinstance(choice, str) else DevicePreset(**choice.model_dump())
-
-
-def _radio(scenario: Scenario) -> RadioParameters:
-    radio = scenario.radio
-    return RadioParameters(
-        bandwidth_hz=radio.bandwidth_hz,
-        downlink_bandwidth_hz=radio.downlink_bandwidth_hz,
-        carrier_hz=radio.carrier_hz,
-        cell_radius_m=radio.cell_radius_m,
-        min_distance_m=radio.min_distance_m,
-        bs_height_m=radio.bs_height_m,
-        ut_height_m=radio.device_height_m,
-        bs_power_dbm=radio.bs_power_dbm,
-        bs_antenna_gain_db=radio.bs_antenna_gain_db,
-        bs_noise_figure_db=radio.bs_noise_figure_db,
-        ut_noise_figure_db=radio.device_noise_figure_db,
-        extra_loss_db=radio.extra_loss_db,
-        snr_gap_db=radio.snr_gap_db,
-        fading=radio.fading,
-    )
-
-
 def _rank_cap(scenario: Scenario, fleet: Fleet, workload: Workload) -> NDArray[np.int64]:
     least = _min_rank(scenario, workload.method)
     cap = workload.cost.rank_cap(fleet.memory_bytes, scenario.lora.rank)
@@ -155,9 +193,8 @@ def _rank_cap(scenario: Scenario, fleet: Fleet, workload: Workload) -> NDArray[n
     if len(short):
         need = workload.cost.frozen_bytes + workload.cost.training_bytes(least)
         raise InputError(
-            f"fleet.preset = '{_device(scenario.fleet.preset).name}': "
-            f"{len(short)} of {len(fleet)} devices cannot hold the model at rank {least} (needs "
-            f"{need / 2**30:.2f} GiB, device {short[0]} has "
+            f"fleet.preset: {len(short)} of {len(fleet)} devices cannot hold the model at rank "
+            f"{least} (needs {need / 2**30:.2f} GiB, device {short[0]} has "
             f"{fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, a smaller "
             "fleet.memory_sigma, model, training.batch or data.length"
         )

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-Phase = Literal["downlink", "compute", "uplink", "aggregate"]
-Outcome = Literal["done"]
+Phase = Literal["wait", "downlink", "compute", "uplink", "aggregate"]
+Outcome = Literal["done", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +52,12 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """One row of `spectrum.csv`: the uplink band in use from a moment on."""
+    """One row of `spectrum.csv`: the uplink band of a cell in use from a moment on."""
 
     time_s: float
     bandwidth_in_use_hz: float
     active: int
+    cell: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,11 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class DeviceRow:
-    """One row of `devices.csv`: who the device is, and what it did over the run."""
+    """One row of `devices.csv`: who the device is, and what it did over the run.
+
+    Places and links are those at the start of the run; `solo_rate_bps` is what plans reckon with
+    for the device alone on the whole band.
+    """
 
     device: int
     weight: float
@@ -101,6 +106,15 @@ class DeviceRow:
     bytes_down: int
     busy_s: float
     energy_j: float
+    kind: str
+    x_m: float
+    y_m: float
+    cell: int
+    los: int
+    downlink_snr_db: float
+    step_overhead_s: float
+    tx_power_dbm: float
+    solo_rate_bps: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,13 @@
 """Re-checking a finished run from its files alone.
 
-Two ways, neither by checksum. Every row is computed again by closed forms, from the scenario and
-the plan on disk, without the event engine; and physical invariants are checked on the rows as they
+Two ways, neither by checksum. Every row is computed again by formula, from the scenario and the
+plan on disk, without the event engine; and physical invariants are checked on the rows as they
 stand: the band is never exceeded, nobody does two things at once, totals add up.
 """
 
 from __future__ import annotations
 
-import math
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,23 +15,21 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from fslora.data import Examples
-from fslora.tasks import METRICS
-from optimizer import Plan, draw_cohort, judge
+from optimizer import Plan, judge
 from sim.compare import cost_to
-from sim.errors import InputError
-from sim.findings import TOLERANCE, Finding, close, compare_rows
+from sim.errors import InputError, RunError
+from sim.evaluations import evaluations, final_metrics
+from sim.findings import TOLERANCE, Finding, close, compare_rows, stated
+from sim.formula import Recomputed, recompute
 from sim.invariants import band_never_exceeded, one_thing_at_a_time, round_totals
 from sim.load import check_names
 from sim.records import device_row, label_rows, plan_rows, plan_summary, tables_of
 from sim.rundir import RunFiles
-from sim.schedules.synchronous import Granted, grant
 from sim.sections.base import NUMBER_BITS
 from sim.sections.course import Target
 from sim.system import System, build_system
-from sim.timeline import Interval, Round
+from sim.timeline import Round
 from wireless import streams
-from wireless.energy import compute_energy_j, uplink_energy_j
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,26 +67,40 @@ def verify(run: RunFiles) -> Verdict:
         )
     # What the host took differs from run to run.
     tables = {name: run.table(name) for name in tables_of(system) if name != "host.csv"}
-    findings = [*_plan(system, tables["plan.csv"])]
+    findings = [*_plan(system, tables["plan.csv"]), *_numbered(tables["rounds.csv"])]
+    deserted = False
     if not findings:
         plan = _evaluated(system, tables["plan.csv"])
-        findings += _recomputed(system, plan, tables)
-        findings += _stated("plan", run.summary.get("plan"), plan_summary(plan), "plan.csv")
-    findings += band_never_exceeded(
-        tables["timeline.csv"], tables["spectrum.csv"], run.scenario.radio.bandwidth_hz
-    )
+        try:
+            wanted = recompute(system, plan, len(tables["rounds.csv"]) - 1)
+        except RunError as error:
+            findings.append(Finding("rounds.csv", None, f"has a round too many: {error}"))
+        else:
+            deserted = wanted.deserted
+            findings += _recomputed(system, plan, wanted, tables)
+            findings += band_never_exceeded(
+                tables["timeline.csv"], tables["spectrum.csv"], wanted.band_hz
+            )
+        findings += stated("plan", run.summary.get("plan"), plan_summary(plan), "plan.csv")
     findings += one_thing_at_a_time(tables["timeline.csv"])
-    findings += round_totals(tables["timeline.csv"], tables["rounds.csv"])
+    unicast = run.scenario.radio.downlink == "unicast"
+    findings += round_totals(tables["timeline.csv"], tables["rounds.csv"], unicast)
     findings += _devices(system, tables["timeline.csv"], tables["devices.csv"])
     if "labels.csv" in tables:
         findings += compare_rows(
             "labels.csv", tables["labels.csv"], label_rows(system), ["device", "label"], 0.0
         )
-    findings += _evaluations(system, tables["rounds.csv"])
-    findings += _summary(run, tables["rounds.csv"])
-    findings += _final_metrics(system, run.summary)
+    findings += evaluations(system, tables["rounds.csv"])
+    findings += _summary(run, tables["rounds.csv"], deserted)
+    findings += final_metrics(system, run.summary)
     findings += _traffic(run, tables["timeline.csv"], tables["plan.csv"])
     return Verdict(sum(map(len, tables.values())), tuple(findings))
+
+
+def _numbered(rounds: pd.DataFrame) -> Iterator[Finding]:
+    """Rounds are numbered from 0 on."""
+    if not len(rounds) or list(rounds["round"]) != list(range(len(rounds))):
+        yield Finding("rounds.csv", None, "rounds must be numbered from 0 without gaps")
 
 
 def _plan(system: System, frame: pd.DataFrame) -> Iterator[Finding]:
@@ -117,46 +127,22 @@ def _evaluated(system: System, frame: pd.DataFrame) -> Plan:
     return judge(problem, system.scenario.policy.name, rank, probability, seed)
 
 
-def _recomputed(system: System, plan: Plan, tables: dict[str, pd.DataFrame]) -> Iterator[Finding]:
+def _recomputed(
+    system: System, plan: Plan, wanted: Recomputed, tables: dict[str, pd.DataFrame]
+) -> Iterator[Finding]:
     """Timeline, round times and plan against closed forms."""
-    problem, scenario = system.problem, system.scenario
     yield from compare_rows(
         "plan.csv", tables["plan.csv"], plan_rows(system, plan, 1), ["round", "device"], 0.0
     )
     rounds = tables["rounds.csv"]
-    if not len(rounds) or list(rounds["round"]) != list(range(len(rounds))):
-        yield Finding("rounds.csv", None, "rounds must be numbered from 0 without gaps")
-        return
-    expected = [Round(0, 0.0, 0.0, 0.0)]
-    intervals: list[Interval] = []
-    dispatched = np.zeros(problem.devices, dtype=np.int64)
-    for number in range(1, len(rounds)):
-        start_s = expected[-1].end_s
-        cohort = draw_cohort(plan, problem.weight, scenario.seed, number)
-        granted = grant(system, cohort, number, dispatched)
-        dispatched[cohort.device] += 1
-        rows = _round_by_formula(system, granted, number, start_s)
-        intervals += rows
-        expected.append(
-            Round(
-                number,
-                start_s,
-                rows[-1].end_s,
-                rows[-1].end_s - start_s,
-                plan.expected_round_s,
-                system.broadcast_s + granted.finish_s + scenario.schedule.overhead_s,
-                len(granted.jobs),
-                len(granted.jobs),
-            )
-        )
-    for number, row in enumerate(expected):
+    for number, row in enumerate(wanted.rounds):
         yield from _round_row(number, rounds.iloc[number], row)
     yield from compare_rows(
         "timeline.csv",
         tables["timeline.csv"],
-        intervals,
+        wanted.intervals,
         ["round", "device", "phase"],
-        expected[-1].end_s,
+        wanted.rounds[-1].end_s,
     )
 
 
@@ -180,49 +166,14 @@ def _round_row(number: int, found: pd.Series[Any], wanted: Round) -> Iterator[Fi
         )
 
 
-def _round_by_formula(
-    system: System, granted: Granted, number: int, start_s: float
-) -> list[Interval]:
-    """A round's intervals: broadcast, compute, upload, aggregate, one after the other."""
-    size = system.workload.cost.download_bits // 8
-    band, rate = system.scenario.radio.downlink_bandwidth_hz, system.broadcast_bps
-    heard_s = start_s + system.broadcast_s
-    rows = [Interval(number, None, "downlink", start_s, heard_s, size, band, rate)]
-    end_s = heard_s
-    for job in granted.dispatches:
-        ready_s = heard_s + job.compute_s
-        upload_s = 8 * job.upload_bytes / job.rate_bps
-        sent_s = ready_s + upload_s
-        end_s = max(end_s, sent_s)
-        energy = float(compute_energy_j(job.compute_power_w, job.compute_s))
-        upload = float(uplink_energy_j(job.tx_power_dbm, upload_s))
-        rows += [
-            Interval(
-                number, job.device, "downlink", start_s, heard_s, size, band, rate, energy_j=0.0
-            ),
-            Interval(number, job.device, "compute", heard_s, ready_s, energy_j=energy),
-            Interval(
-                number,
-                job.device,
-                "uplink",
-                ready_s,
-                sent_s,
-                job.upload_bytes,
-                job.bandwidth_hz,
-                job.rate_bps,
-                upload,
-            ),
-        ]
-    overhead_s = system.scenario.schedule.overhead_s
-    return [*rows, Interval(number, None, "aggregate", end_s, end_s + overhead_s)]
-
-
 def _devices(system: System, timeline: pd.DataFrame, devices: pd.DataFrame) -> Iterator[Finding]:
     """Who each device is follows from the scenario, what it did from the timeline."""
     own = timeline[timeline["device"].notna()]
     seconds = (own["end_s"] - own["start_s"]).groupby(own["device"]).sum()
     energy = own.groupby("device")["energy_j"].sum()
     by_phase = own.groupby(["device", "phase"])["bytes"].agg(["sum", "size"])
+    done = own[(own["phase"] == "uplink") & (own["outcome"] == "done")]
+    completed = done.groupby("device").size()
 
     def of(n: int, phase: str, what: str) -> int:
         return int(by_phase[what].get((n, phase), 0))
@@ -231,8 +182,8 @@ def _devices(system: System, timeline: pd.DataFrame, devices: pd.DataFrame) -> I
         device_row(
             system,
             n,
-            of(n, "downlink", "size"),
             of(n, "uplink", "size"),
+            int(completed.get(n, 0)),
             of(n, "uplink", "sum"),
             of(n, "downlink", "sum"),
             float(seconds.get(n, 0.0)),
@@ -243,68 +194,7 @@ def _devices(system: System, timeline: pd.DataFrame, devices: pd.DataFrame) -> I
     yield from compare_rows("devices.csv", devices, expected, ["device"], 0.0)
 
 
-def _evaluations(system: System, rounds: pd.DataFrame) -> Iterator[Finding]:
-    """The model is evaluated when the scenario says, and loss and metric tell the same story."""
-    scenario, held_out = system.scenario, system.workload.dataset.held_out
-    last = len(rounds) - 1
-    for number in range(len(rounds)):
-        loss, metric = rounds["eval_loss"].iloc[number], rounds["eval_metric"].iloc[number]
-        due = number in (0, last) or number % scenario.output.evaluate_every == 0
-        if pd.isna(loss) == due or pd.isna(metric) == due:
-            word = "missing" if due else "unexpected"
-            yield Finding("rounds.csv", number + 2, f"round {number}: evaluation is {word}")
-        elif due:
-            wrong = _impossible(scenario.data.eval_metric, metric, loss, held_out)
-            if wrong is not None:
-                yield Finding(
-                    "rounds.csv", number + 2, f"round {number}: eval_metric is {metric}, {wrong}"
-                )
-
-
-def _final_metrics(system: System, summary: Mapping[str, Any]) -> Iterator[Finding]:
-    """All metrics of the last evaluation are there, and can be together with its loss."""
-    data = system.scenario.data
-    stated, loss = summary.get("eval_metrics_last"), summary.get("eval_loss_last")
-    found = stated if isinstance(stated, dict) else {}
-    if set(found) != set(METRICS[data.task]):
-        yield Finding(
-            "summary.json", None, f"eval_metrics_last must hold {', '.join(METRICS[data.task])}"
-        )
-        return
-    if not isinstance(loss, int | float):
-        return
-    for name, value in found.items():
-        wrong = (
-            "expected a number"
-            if not isinstance(value, int | float)
-            else _impossible(name, value, loss, system.workload.dataset.held_out)
-        )
-        if wrong is not None:
-            yield Finding("summary.json", None, f"eval_metrics_last.{name} is {value}, {wrong}")
-    chosen = {"eval_metric_last": found[data.eval_metric]}
-    yield from _stated("", summary, chosen, f"eval_metrics_last.{data.eval_metric}")
-
-
-def _impossible(name: str, value: float, loss: float, held_out: Examples) -> str | None:
-    """What a metric cannot be for, measured with this loss on these examples; None if it can."""
-    tokens = int((held_out.length - held_out.prompt).sum())
-    # The same nats per byte of text and per predicted token.
-    of_loss = {
-        "bits_per_byte": loss * tokens / int(held_out.predicted_bytes.sum()) / math.log(2),
-        "perplexity": math.exp(min(loss, math.log(sys.float_info.max))),
-    }
-    if name in of_loss:
-        wanted = of_loss[name]
-        return None if close(value, wanted) else f"eval_loss {loss} gives {wanted}"
-    count, least = len(held_out), -1.0 if name == "matthews" else 0.0
-    if not least <= value <= 1.0:
-        return f"expected {least:g} to 1"
-    if name in ("accuracy", "exact_match") and not close(value * count, round(value * count), 1.0):
-        return f"not a share of {count} examples"
-    return None
-
-
-def _summary(run: RunFiles, rounds: pd.DataFrame) -> Iterator[Finding]:
+def _summary(run: RunFiles, rounds: pd.DataFrame, deserted: bool) -> Iterator[Finding]:
     """What the run was, its totals, and why it ended follow from scenario and `rounds.csv`."""
     scenario, stop = run.scenario, run.scenario.stop
     seen = rounds[rounds["eval_loss"].notna()]
@@ -322,40 +212,27 @@ def _summary(run: RunFiles, rounds: pd.DataFrame) -> Iterator[Finding]:
         "eval_metric_first": float(seen["eval_metric"].iloc[0]),
         "eval_metric_last": float(seen["eval_metric"].iloc[-1]),
     }
-    yield from _stated("", run.summary, totals, "rounds.csv")
+    yield from stated("", run.summary, totals, "rounds.csv")
     choices = {
         "name": scenario.name,
         "seed": scenario.seed,
         "devices": scenario.fleet.devices,
         "metric": scenario.data.eval_metric,
     }
-    yield from _stated("", run.summary, choices, "scenario.yaml")
+    yield from stated("", run.summary, choices, "scenario.yaml")
     aims = dict.fromkeys(Target.model_fields) if target is None else target.model_dump()
-    yield from _stated("target", run.summary.get("target"), aims, "scenario.yaml")
+    yield from stated("target", run.summary.get("target"), aims, "scenario.yaml")
     cost = None if target is None else cost_to(run, target)
     when = {
         name: None if cost is None else getattr(cost, name)
         for name in ("round", "time_s", "interpolated_s")
     }
-    yield from _stated("reached", run.summary.get("reached"), when, "rounds.csv")
-    enough = stop.simulated_s is not None and end_s >= stop.simulated_s
+    yield from stated("reached", run.summary.get("reached"), when, "rounds.csv")
+    enough = deserted or (stop.simulated_s is not None and end_s >= stop.simulated_s)
     if not (totals["rounds"] == stop.rounds or enough or (stop.at_target and cost is not None)):
         yield Finding(
             "rounds.csv", None, f"ends after round {totals['rounds']} though nothing stops it there"
         )
-
-
-def _stated(
-    section: str, stated: object, wanted: Mapping[str, Any], source: str
-) -> Iterator[Finding]:
-    """Compare a section of `summary.json` (null counts as empty) with what a file gives."""
-    found = stated if isinstance(stated, dict) else {}
-    for name, value in wanted.items():
-        if not close(found.get(name), value):
-            key = f"{section}.{name}" if section else name
-            yield Finding(
-                "summary.json", None, f"{key} is {found.get(name)}, {source} gives {value}"
-            )
 
 
 def _traffic(run: RunFiles, timeline: pd.DataFrame, plan: pd.DataFrame) -> Iterator[Finding]:
@@ -383,7 +260,7 @@ def _traffic(run: RunFiles, timeline: pd.DataFrame, plan: pd.DataFrame) -> Itera
         )
     number_bytes = NUMBER_BITS[run.scenario.method.number_format] // 8
     ranks = dict(zip(plan["device"], plan["rank"], strict=True))
-    uplink = timeline[timeline["phase"] == "uplink"]
+    uplink = timeline[(timeline["phase"] == "uplink") & (timeline["outcome"] == "done")]
     for number, device, size in zip(uplink.index, uplink["device"], uplink["bytes"], strict=True):
         wanted = (int(ranks.get(device, 0)) * per_rank + fixed) * number_bytes
         if size != wanted:

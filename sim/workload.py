@@ -164,7 +164,6 @@ def _build(scenario: Scenario) -> Workload:
         shape,
         layout,
         method,
-        lora.rank,
         local,
         data.length,
         data.task,

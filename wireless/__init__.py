@@ -2,38 +2,64 @@
 
 Pure numpy and scipy, vectorised over devices; knows nothing of training, policies or events.
 
-======== ==================================================================
-module   what it holds
-======== ==================================================================
-streams  named random streams, a pure function of (seed, purpose, counters)
-link     rate of a bandwidth and bandwidth of a rate, per device
-spectrum equal-finish sharing of one uplink band
-pathloss path loss, line of sight and shadowing of 3GPP TR 38.901
-devices  presets of training speed, memory and power
-compute  time of local training, and the fit of a device's speed to measured times
-fleet    a fleet drawn in one cell, with its link budget
-energy   energy of computing and of sending
-======== ==================================================================
+============== =================================================================
+module         what it holds
+============== =================================================================
+streams        named random streams, a pure function of (seed, purpose, counters)
+propagation    path loss, line of sight, shadowing and walls, by environment
+fields         what belongs to a place and is alike nearby: shadowing, sight
+fading         Rayleigh and Rician power: distribution, outage, course in time
+mobility       where devices are
+layout         hexagonal sites of several cells
+interference   what cells and their devices do to each other
+efficiency     bit/s/Hz that an SNR buys: Shannon, NR, link adaptation
+link           rate of a bandwidth and bandwidth of a rate, per device
+power_control  uplink power control and the links that it shapes
+nr             numerology, peak rates and resource blocks of NR
+spectrum       rules by which devices share one uplink band
+devices        presets of training speed, memory, power and battery
+published      measured training steps, and how well presets predict them
+compute        time of local training, and a device's speed from measured times
+energy         energy of computing and of sending
+battery        what is left of it
+availability   when devices are there
+traces         values over time, from CSV files (trace_files)
+radio          the parameters of cells and links
+channel        the links of devices at a moment
+fleet          a fleet drawn in its cells
+============== =================================================================
 """
 
+from wireless.channel import Channel, LinkState
 from wireless.compute import ComputeFit, compute_time_s, fit_compute
 from wireless.devices import PRESETS, DevicePreset, preset
-from wireless.fleet import Fleet, RadioParameters, broadcast_rate_bps, draw_fleet
+from wireless.fleet import Fleet, draw_fleet
 from wireless.link import ErgodicRayleighLink, LinearLink, Link, PowerLimitedLink
-from wireless.spectrum import Allocation, equal_finish, equal_finish_time, solo_finish_time
+from wireless.radio import Fading, PowerControl, RadioParameters
+from wireless.spectrum import (
+    RULES,
+    Allocation,
+    equal_finish,
+    equal_finish_time,
+    solo_finish_time,
+)
 
 __all__ = [
     "PRESETS",
+    "RULES",
     "Allocation",
+    "Channel",
     "ComputeFit",
     "DevicePreset",
     "ErgodicRayleighLink",
+    "Fading",
     "Fleet",
     "LinearLink",
     "Link",
+    "LinkState",
+    "PowerControl",
     "PowerLimitedLink",
     "RadioParameters",
-    "broadcast_rate_bps",
     "compute_time_s",
     "draw_fleet",
     "equal_finish",

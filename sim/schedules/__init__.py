@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from optimizer import Plan
-from sim.cell import Cell, Process
+from sim.network import Network, Process
 from sim.schedules.synchronous import Finished, synchronous
 from sim.system import System
 
-Schedule = Callable[[Cell, System, Plan, Callable[[Finished], bool]], Process]
+Schedule = Callable[[Network, System, Plan, Callable[[Finished], bool]], Process]
 
 SCHEDULES: Mapping[str, Schedule] = MappingProxyType({"synchronous": synchronous})
 

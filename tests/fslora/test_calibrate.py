@@ -36,7 +36,6 @@ def test_operations_are_those_of_a_simulated_step(subject: Subject) -> None:
             shape_of(BUILTIN, "causal-lm", 0, 0, torch.float32),
             subject.layout,
             METHODS["fslora"],
-            4,
             LocalTraining(1, 1, 0.1),
             length,
             "causal-lm",

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sim.plot import convergence
+from sim.plots import convergence
 
 HEAD = {".png": b"\x89PNG\r\n\x1a\n", ".svg": b"<?xml", ".pdf": b"%PDF-"}
 

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.integrate import trapezoid
+from scipy.stats import kstest
 
-from wireless.compute import compute_time_s, fit_compute
+from wireless.compute import (
+    compute_jitter,
+    compute_time_s,
+    fit_compute,
+    speed_from_tokens,
+    throttled_time_s,
+)
 
 #: Operations of one step over three decades.
 FLOPS = np.geomspace(1e8, 1e11, 27)
@@ -109,3 +117,78 @@ def test_scaling_all_times_scales_the_fit():
 def test_what_tells_no_speed_is_refused(flops, step_s, message):
     with pytest.raises(ValueError, match=message):
         fit_compute(flops, step_s)
+
+
+def test_jitter_is_log_normal_with_mean_one():
+    """Kolmogorov-Smirnov at the 0.1 % level; the mean within four standard errors."""
+    sigma, count = 0.78, 200_000
+    factor = compute_jitter(3, np.arange(count), 5, sigma)
+    assert kstest(np.log(factor), "norm", (-(sigma**2) / 2, sigma)).pvalue > 1e-3
+    error = np.sqrt(np.expm1(sigma**2) / count)
+    assert abs(factor.mean() - 1) < 4 * error
+
+
+def test_dispatches_of_one_device_are_independent():
+    """Correlation of 100,000 pairs within four standard errors of zero."""
+    logs = np.log(compute_jitter(3, np.arange(100_000)[:, None], [0, 1], 0.5))
+    assert abs(np.corrcoef(logs.T)[0, 1]) < 4 / np.sqrt(100_000)
+
+
+def test_jitter_is_a_function_of_device_and_dispatch():
+    device, dispatch = np.array([4, 0, 2]), np.array([9, 9, 1])
+    whole = compute_jitter(1, np.arange(5)[:, None], np.arange(10), 0.3)
+    np.testing.assert_array_equal(compute_jitter(1, device, dispatch, 0.3), whole[device, dispatch])
+    assert (compute_jitter(1, device, dispatch, 0) == 1).all()
+
+
+@pytest.mark.parametrize("sigma", [-0.1, np.nan, np.inf])
+def test_jitter_of_no_distribution_is_refused(sigma):
+    with pytest.raises(ValueError, match="sigma must be finite and at least 0"):
+        compute_jitter(0, [0], [0], sigma)
+
+
+@given(
+    flops=st.floats(1e6, 1e13),
+    speed=st.floats(1e8, 1e12),
+    after_s=st.floats(0, 1e4),
+    share=st.floats(0.05, 1),
+)
+def test_throttled_time_does_the_work(flops, speed, after_s, share):
+    """The integral of the speed over the time is the work, by the trapezoidal rule on both parts.
+
+    The rule is exact for piecewise constants; 1e-9 is left to rounding.
+    """
+    time_s = float(throttled_time_s(flops, speed, after_s, share))
+    cold = np.linspace(0, min(time_s, after_s), 50)
+    hot = np.linspace(min(time_s, after_s), time_s, 50)
+    done = trapezoid(np.full(50, speed), cold) + trapezoid(np.full(50, speed * share), hot)
+    assert done == pytest.approx(flops, rel=1e-9)
+
+
+def test_throttled_time():
+    # 10 s of work; throttled to half after 4 s, the other 6 take 12.
+    assert throttled_time_s(1e10, 1e9, 4.0, 0.5) == 16.0
+    after_s = np.array([np.inf, 10.0, 0.0])
+    np.testing.assert_allclose(throttled_time_s(1e10, 1e9, after_s, 0.25), [10, 10, 40])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((1.0, 0.0, 1.0, 0.5), "compute_flops must be positive and finite, got 0"),
+        ((1.0, 1.0, -1.0, 0.5), "throttle_after_s must be at least 0, got -1"),
+        ((1.0, 1.0, np.nan, 0.5), "throttle_after_s must be at least 0"),
+        ((1.0, 1.0, 1.0, 0.0), "throttled_share must be above 0 and at most 1, got 0"),
+        ((1.0, 1.0, 1.0, 1.1), "throttled_share must be above 0 and at most 1, got 1.1"),
+    ],
+)
+def test_impossible_throttling_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        throttled_time_s(*arguments)
+
+
+def test_speed_from_tokens_gives_back_their_rate():
+    speed = speed_from_tokens([3.0, 40.0], 1.07e9)
+    np.testing.assert_allclose(512 / compute_time_s(512 * 1.07e9, 1, speed, 0), [3.0, 40.0])
+    with pytest.raises(ValueError, match="tokens_per_s must be positive and finite, got 0"):
+        speed_from_tokens(0.0, 1e9)

@@ -1,23 +1,12 @@
-"""Pictures of finished runs."""
+"""Held-out loss against simulated time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Sequence
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from sim.errors import InputError
 from sim.rundir import RunFiles, group_labels
-
-_FORMATS = (".png", ".svg", ".pdf")
-
-#: Fixed identifiers and no date, so that equal runs give equal files.
-_METADATA: Mapping[str, Mapping[str, None]] = MappingProxyType(
-    {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
-)
 
 
 def convergence(runs: Sequence[RunFiles]) -> Figure:
@@ -69,23 +58,3 @@ def convergence(runs: Sequence[RunFiles]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure; equal figures give equal bytes.
-
-    Raises
-    ------
-    InputError
-        If the ending is not a known picture format or the file cannot be written.
-    """
-    if path.suffix not in _FORMATS:
-        raise InputError(f"-o {path}: give a name ending in {', '.join(_FORMATS)}")
-    with mpl.rc_context({"svg.hashsalt": "fslora-sim"}):
-        try:
-            figure.savefig(path, dpi=150, metadata=dict(_METADATA[path.suffix]))
-        except OSError as error:
-            raise InputError(f"-o {path}: cannot be written ({error.strerror})") from None
-
-
-KINDS = MappingProxyType({"convergence": convergence})

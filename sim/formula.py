@@ -1,0 +1,137 @@
+"""A run's rows by formula, from the scenario and the plan alone, without the event engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from optimizer import Plan
+from sim.dispatch import Dispatcher, Opened
+from sim.system import System
+from sim.timeline import Interval, Round
+from wireless.energy import uplink_energy_j
+
+
+@dataclass(frozen=True, slots=True)
+class Recomputed:
+    """What a run's tables should hold.
+
+    Parameters
+    ----------
+    rounds
+        Times and counts of each round, from round 0.
+    intervals
+        Rows of the timeline.
+    band_hz
+        Uplink band of a cell in each round, zero in round 0.
+    deserted
+        Whether nobody would take part after the last round.
+    """
+
+    rounds: list[Round]
+    intervals: list[Interval]
+    band_hz: list[float]
+    deserted: bool
+
+
+def recompute(system: System, plan: Plan, rounds: int) -> Recomputed:
+    """Follow a plan for some rounds."""
+    overhead_s = system.scenario.schedule.overhead_s
+    dispatcher = Dispatcher(system, plan)
+    rows, intervals, bands = [Round(0, 0.0, 0.0, 0.0)], list[Interval](), [0.0]
+    for number in range(1, rounds + 1):
+        start_s = rows[-1].end_s
+        opened = dispatcher.open(number, start_s)
+        intervals += _round(system, opened, start_s)
+        end_s = intervals[-1].end_s
+        rows.append(
+            Round(
+                number,
+                start_s,
+                end_s,
+                end_s - start_s,
+                plan.expected_round_s,
+                opened.wait_s + system.broadcast_s + opened.finish_s + overhead_s,
+                opened.sampled,
+                len(opened.jobs),
+            )
+        )
+        bands.append(opened.band_hz)
+    return Recomputed(rows, intervals, bands, dispatcher.deserted(rows[-1].end_s))
+
+
+def _round(system: System, opened: Opened, start_s: float) -> list[Interval]:
+    """A round's intervals: wait, downlink, compute, upload, aggregate."""
+    number = opened.round
+    sent_s = start_s + opened.wait_s
+    heard_s = sent_s + system.broadcast_s
+    rows = []
+    if opened.wait_s > 0:
+        rows.append(Interval(number, None, "wait", start_s, sent_s))
+    rows += _broadcast(system, opened, sent_s, heard_s)
+    rows += [
+        Interval(number, int(n), "uplink", heard_s, heard_s, 0, energy_j=0.0, outcome="dropped")
+        for n in opened.dropped
+    ]
+    begin_s, end_s, band_hz, power_s = np.zeros((4, len(opened.jobs)))
+    for members, transfers in opened.transfers:
+        begin_s[members], end_s[members] = transfers.begin_s, transfers.finish_s
+        band_hz[members], power_s[members] = transfers.bandwidth_hz, transfers.power_s
+    for m, job in enumerate(opened.dispatches):
+        ready_s = heard_s + float(opened.ready_s[m])
+        compute_s = ready_s - job.compute_s
+        if job.download_s > 0:
+            rows.append(
+                Interval(
+                    number,
+                    job.device,
+                    "downlink",
+                    compute_s - job.download_s,
+                    compute_s,
+                    job.download_bytes,
+                    system.scenario.radio.downlink_bandwidth_hz,
+                    job.download_bps,
+                    0.0,
+                )
+            )
+        rows += [
+            Interval(number, job.device, "compute", compute_s, ready_s, energy_j=job.compute_j),
+            Interval(
+                number,
+                job.device,
+                "uplink",
+                heard_s + float(begin_s[m]),
+                heard_s + float(end_s[m]),
+                job.upload_bytes,
+                float(band_hz[m]),
+                float(opened.bits[m] / (end_s[m] - begin_s[m])),
+                float(uplink_energy_j(job.tx_power_dbm, power_s[m])),
+            ),
+        ]
+    done_s = heard_s + opened.finish_s
+    overhead_s = system.scenario.schedule.overhead_s
+    return [*rows, Interval(number, None, "aggregate", done_s, done_s + overhead_s)]
+
+
+def _broadcast(system: System, opened: Opened, start_s: float, end_s: float) -> list[Interval]:
+    """The broadcast and its receptions, if the server broadcasts."""
+    radio, rank = system.scenario.radio, system.scenario.lora.rank
+    if radio.downlink != "broadcast":
+        return []
+    size = int(system.workload.cost.download_bits(rank)) // 8
+    receivers = [job.device for job in opened.jobs] + opened.dropped.tolist()
+    return [
+        Interval(
+            opened.round,
+            device,
+            "downlink",
+            start_s,
+            end_s,
+            size,
+            radio.downlink_bandwidth_hz,
+            system.broadcast_bps,
+            None if device is None else 0.0,
+        )
+        for device in (None, *receivers)
+    ]

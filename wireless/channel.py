@@ -1,0 +1,396 @@
+"""The links of devices at a moment: place, path loss, shadowing, fading, power and noise."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import NamedTuple, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from wireless import fading, streams
+from wireless.efficiency import Efficiency
+from wireless.fields import Field
+from wireless.interference import (
+    downlink_interference_w_hz,
+    serving,
+    uplink_interference_w_hz,
+)
+from wireless.link import Link, make_link
+from wireless.mobility import Mobility, Static
+from wireless.power_control import PowerControlledLink, knee_hz, power_dbm
+from wireless.propagation.penetration import building_loss_db
+from wireless.radio import RadioParameters
+
+FloatArray = NDArray[np.float64]
+
+#: Range of Rician factors; beyond it a channel is next to Rayleigh's, or to one that does not fade.
+_K_RANGE_DB = (-20.0, 30.0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LinkState:
+    """The links of M devices at one moment.
+
+    Parameters
+    ----------
+    x_m, y_m : ndarray, shape (M,)
+        Places in metres.
+    distance_m : ndarray, shape (M,)
+        Horizontal distances to the serving base station in metres.
+    cell : ndarray of int, shape (M,)
+        Serving cell; zero if there is one only.
+    los : ndarray of bool, shape (M,)
+        Whether the device is in line of sight.
+    path_loss_db : ndarray, shape (M,)
+        Mean path losses in dB, walls included, without shadowing.
+    shadowing_db : ndarray, shape (M,)
+        Shadowing in dB, added to the path loss.
+    rician_k_db : ndarray, shape (M,)
+        Rician factors in dB; NaN where fading is Rayleigh.
+    tx_power_dbm : ndarray, shape (M,)
+        Transmit powers in dBm over the whole band, which power control may have lowered.
+    full_power_hz : ndarray, shape (M,)
+        Bandwidth from which on the device sends at its largest power; zero without power control.
+    snr_db : ndarray, shape (M,)
+        Mean uplink SNR (with interference, SINR) over the whole band, before any SNR gap.
+    downlink_snr_db : ndarray, shape (M,)
+        The same for the downlink over its whole band.
+    uplink, downlink : Link
+        Rates of the M devices: means over fading, or with the fading of the moment.
+    outage : ndarray of bool, shape (M,)
+        Whether the fading of the moment keeps the device from sending.
+    """
+
+    x_m: FloatArray
+    y_m: FloatArray
+    distance_m: FloatArray
+    cell: NDArray[np.int64]
+    los: NDArray[np.bool_]
+    path_loss_db: FloatArray
+    shadowing_db: FloatArray
+    rician_k_db: FloatArray
+    tx_power_dbm: FloatArray
+    full_power_hz: FloatArray
+    snr_db: FloatArray
+    downlink_snr_db: FloatArray
+    uplink: Link
+    downlink: Link
+    outage: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """Return the number of devices M."""
+        return len(self.distance_m)
+
+    def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
+        """Return the links of the chosen devices, by number or by mask."""
+        arrays = {
+            each.name: getattr(self, each.name)[index]
+            for each in fields(self)
+            if each.name not in ("uplink", "downlink")
+        }
+        return type(self)(
+            uplink=self.uplink.take(index), downlink=self.downlink.take(index), **arrays
+        )
+
+
+class _Places(NamedTuple):
+    """Large-scale links of M devices to S sites: the serving one, and the gains to all."""
+
+    device: NDArray[np.int64]
+    x_m: FloatArray
+    y_m: FloatArray
+    distance_m: FloatArray
+    cell: NDArray[np.int64]
+    los: NDArray[np.bool_]
+    path_loss_db: FloatArray
+    shadowing_db: FloatArray
+    gain: FloatArray
+
+    @property
+    def own_gain(self) -> FloatArray:
+        """Gains to the serving sites, (M,)."""
+        return np.asarray(self.gain[np.arange(len(self.device)), self.cell])
+
+
+class Channel:
+    """The links of N devices at any time: a pure function of device and time.
+
+    Line of sight and shadowing belong to the place, so a device that moves sees them change with
+    the distances over which they decorrelate, and one that stays keeps them.
+
+    Parameters
+    ----------
+    seed : int
+        Root seed of the run.
+    radio : RadioParameters
+        Cells and link budget.
+    mobility : Mobility
+        Where the N devices are.
+    max_power_dbm : ndarray, shape (N,)
+        Largest transmit powers in dBm.
+    """
+
+    def __init__(
+        self, seed: int, radio: RadioParameters, mobility: Mobility, max_power_dbm: FloatArray
+    ) -> None:
+        self._seed, self.radio, self._mobility = seed, radio, mobility
+        self.max_power_dbm = max_power_dbm
+        environment = radio.environment
+        in_sight, out_of_sight = environment.shadowing_decorrelation_m(np.array([True, False]))
+        sites = range(1 if radio.layout is None else len(radio.layout))
+        self._sight = [
+            Field(seed, "radio.los", environment.los_decorrelation_m, site) for site in sites
+        ]
+        self._shadowing = {
+            True: [Field(seed, "radio.shadowing.los", in_sight, site) for site in sites],
+            False: [Field(seed, "radio.shadowing.nlos", out_of_sight, site) for site in sites],
+        }
+        noise_dbm_hz = radio.noise_density_dbm_hz
+        self._noise_w_hz = _watts(noise_dbm_hz + radio.bs_noise_figure_db) * np.ones(len(sites))
+        self._device_noise_w_hz = float(_watts(noise_dbm_hz + radio.ut_noise_figure_db))
+        device = np.arange(len(max_power_dbm))
+        self._walls_db = np.zeros(len(device))
+        if radio.indoor_share > 0:
+            indoors = streams.uniform(seed, "radio.indoor", device) < radio.indoor_share
+            self._walls_db = np.where(
+                indoors,
+                building_loss_db(seed, device, radio.carrier_hz, radio.building, environment.name),
+                0.0,
+            )
+        self.start = self._start()
+
+    def __len__(self) -> int:
+        """Return the number of devices N."""
+        return len(self.max_power_dbm)
+
+    @property
+    def changes(self) -> bool:
+        """Whether links change in the course of time."""
+        return self.radio.fading.kind == "per-round" or not isinstance(self._mobility, Static)
+
+    def at(self, device: NDArray[np.int64], time_s: float) -> LinkState:
+        """Return the links of some devices at one moment.
+
+        Parameters
+        ----------
+        device : ndarray of int, shape (M,)
+            Numbers of the devices.
+        time_s : float
+            Time in seconds, >= 0.
+
+        Returns
+        -------
+        LinkState
+            Of the M devices.
+        """
+        if not self.changes:
+            return self.start.take(device)
+        return self._links(self._places(device, time_s), time_s)
+
+    def outage_probability(self) -> FloatArray:
+        """Return the probability that fading keeps a device from sending, where it started.
+
+        Returns
+        -------
+        ndarray, shape (N,)
+            Zero unless fading is per round.
+        """
+        if self.radio.fading.kind != "per-round":
+            return np.zeros(len(self))
+        return fading.outage_probability(self._outage_power(), _ratio(self.start.rician_k_db))
+
+    def planning_link(self) -> Link:
+        """Return uplinks whose transfer times are the means over what fading leaves.
+
+        With ergodic rates or a constant channel they are the uplinks themselves. With fading per
+        round, a link without fading that takes as long for a bit over the whole band as the fading
+        link does in the mean over the rounds without outage (own derivation): the mean of one over
+        the rate, which an outage SNR keeps finite.
+
+        Returns
+        -------
+        Link
+            Of the N devices, where they started.
+        """
+        if self.radio.fading.kind != "per-round":
+            return self.start.uplink
+        start, band = self.start, self.radio.bandwidth_hz
+        headroom_db = self.max_power_dbm - start.tx_power_dbm
+        snr_bandwidth = band * 10 ** ((start.snr_db + headroom_db) / 10)
+
+        def bit_s(power: FloatArray) -> FloatArray:
+            """Seconds per bit at a fading power, over the whole band."""
+            link = self._uplink(start.full_power_hz, snr_bandwidth * power, None)
+            return np.asarray(1 / link.rate(band))
+
+        wanted = fading.truncated_mean(bit_s, self._outage_power(), _ratio(start.rician_k_db))
+        # Time per bit falls with the power: bisection in its logarithm, all devices at once.
+        low, high = np.full(len(self), math.log(1e-9)), np.full(len(self), math.log(1e3))
+        for _ in range(60):
+            middle = (low + high) / 2
+            slow = bit_s(np.exp(middle)) > wanted
+            low, high = np.where(slow, middle, low), np.where(slow, high, middle)
+        return self._uplink(start.full_power_hz, snr_bandwidth * np.exp((low + high) / 2), None)
+
+    def _start(self) -> LinkState:
+        """The links at time zero, after the interference that the fleet itself makes there."""
+        radio = self.radio
+        places = self._places(np.arange(len(self)), 0.0)
+        if radio.layout is not None:
+            power_w = _watts(self._power_dbm(places))
+            self._noise_w_hz = self._noise_w_hz + uplink_interference_w_hz(
+                places.gain, places.cell, power_w, radio.bandwidth_hz, radio.load, radio.senders
+            )
+        return self._links(places, 0.0)
+
+    def _places(self, device: NDArray[np.int64], time_s: float) -> _Places:
+        """Where devices are, whom they are served by, and over which loss."""
+        radio, environment = self.radio, self.radio.environment
+        x, y = self._mobility.position_m(device, time_s)
+        if radio.layout is None:
+            distances = np.hypot(x, y)[:, None]
+            shift_x, shift_y = x[:, None], y[:, None]
+        else:
+            shift_x, shift_y = radio.layout.displacement(x, y)
+            distances = np.hypot(shift_x, shift_y)
+        assert radio.bs_height_m is not None
+        assert radio.ut_height_m is not None
+        heights = radio.bs_height_m, radio.ut_height_m
+        walls = self._walls_db[device]
+        loss, shadow = np.empty_like(distances), np.empty_like(distances)
+        los = np.empty(distances.shape, dtype=np.bool_)
+        for site in range(distances.shape[1]):
+            # The models hold from a smallest distance on, which paths of devices may cross.
+            distance = np.maximum(distances[:, site], radio.min_distance_m)
+            place = shift_x[:, site], shift_y[:, site]
+            sees = environment.los_probability(distance, *heights)
+            los[:, site] = ndtr(self._sight[site].at(*place)) < sees
+            seen = los[:, site]
+            loss[:, site] = walls + environment.path_loss_db(
+                distance, seen, radio.carrier_hz, *heights
+            )
+            deviation = environment.shadowing_std_db(distance, seen, radio.carrier_hz, *heights)
+            for state, fields_of_state in self._shadowing.items():
+                there = np.flatnonzero(seen == state)
+                shadow[there, site] = fields_of_state[site].at(place[0][there], place[1][there])
+            shadow[:, site] *= deviation
+        gain_db = radio.antennas_db - loss - shadow
+        cell = serving(gain_db)
+        own = np.arange(len(device)), cell
+        return _Places(
+            device,
+            x,
+            y,
+            distances[own],
+            cell,
+            los[own],
+            loss[own],
+            shadow[own],
+            np.asarray(10 ** (gain_db / 10)),
+        )
+
+    def _power_dbm(self, places: _Places) -> FloatArray:
+        """Transmit power over the whole band."""
+        most, control = self.max_power_dbm[places.device], self.radio.power_control
+        if control is None:
+            return most
+        return power_dbm(
+            most,
+            control.p0_dbm,
+            control.alpha,
+            -10 * np.log10(places.own_gain),
+            self.radio.bandwidth_hz,
+            control.block_hz,
+        )
+
+    def _links(self, places: _Places, time_s: float) -> LinkState:
+        """Rates and SNRs of devices at their places."""
+        radio, device, gain = self.radio, places.device, places.own_gain
+        most, control = self.max_power_dbm[device], radio.power_control
+        noise = self._noise_w_hz[places.cell]
+        snr_bandwidth = _watts(most) * gain / noise
+        power = self._power_dbm(places)
+        snr_db = 10 * np.log10(_watts(power) * gain / (noise * radio.bandwidth_hz))
+        density = _watts(radio.bs_power_dbm) / radio.downlink_bandwidth_hz
+        device_noise = np.full(len(device), self._device_noise_w_hz)
+        if radio.layout is not None:
+            device_noise += downlink_interference_w_hz(
+                places.gain, places.cell, density, radio.load
+            )
+        downlink_snr = density * gain / device_noise
+        knee = np.zeros(len(device))
+        if control is not None:
+            knee = knee_hz(
+                most, control.p0_dbm, control.alpha, -10 * np.log10(gain), control.block_hz
+            )
+        k_db = self._k_db(places)
+        outage = np.zeros(len(device), dtype=np.bool_)
+        faded_db: FloatArray | None = k_db
+        if radio.fading.kind == "per-round":
+            # One shift for good: a change of it would make the phase jump.
+            shift = fading.doppler_hz(radio.fading.speed_m_s, radio.carrier_hz)
+            now = fading.power(self._seed, device, time_s, shift, _ratio(k_db))
+            outage = snr_db + 10 * np.log10(now) < radio.fading.outage_snr_db
+            snr_bandwidth, faded_db = snr_bandwidth * now, None
+        return LinkState(
+            x_m=places.x_m,
+            y_m=places.y_m,
+            distance_m=places.distance_m,
+            cell=places.cell,
+            los=places.los,
+            path_loss_db=places.path_loss_db,
+            shadowing_db=places.shadowing_db,
+            rician_k_db=k_db,
+            tx_power_dbm=power,
+            full_power_hz=knee,
+            snr_db=snr_db,
+            downlink_snr_db=10 * np.log10(downlink_snr),
+            uplink=self._uplink(knee, snr_bandwidth, faded_db),
+            downlink=self._rates(
+                radio.downlink_bandwidth_hz * downlink_snr, self.radio.downlink_modem, k_db
+            ),
+            outage=outage,
+        )
+
+    def _uplink(
+        self, knee: FloatArray, snr_bandwidth_hz: FloatArray, k_db: FloatArray | None
+    ) -> Link:
+        """Uplinks of given SNR bandwidths, power control included; not fading if K is None."""
+        link = self._rates(snr_bandwidth_hz, self.radio.uplink_modem, k_db)
+        return link if self.radio.power_control is None else PowerControlledLink(link, knee)
+
+    def _rates(
+        self, snr_bandwidth_hz: FloatArray, modem: Efficiency, k_db: FloatArray | None
+    ) -> Link:
+        """Links of given SNR bandwidths at full power; not fading if K is None."""
+        if k_db is None or self.radio.fading.kind == "none":
+            return make_link(snr_bandwidth_hz, modem, None, "none")
+        # By what may be, not by who happens to be in sight: a device's link is the same in any
+        # company, to the last digit.
+        if self.radio.fading.rician and self.radio.environment.rician_k_db is not None:
+            return make_link(snr_bandwidth_hz, modem, k_db, "rician")
+        return make_link(snr_bandwidth_hz, modem, None, "rayleigh")
+
+    def _k_db(self, places: _Places) -> FloatArray:
+        """Rician factors in whole dB, so that devices share curves; NaN out of sight."""
+        mean_and_std = self.radio.environment.rician_k_db
+        if mean_and_std is None or not self.radio.fading.rician:
+            return np.full(len(places.device), np.nan)
+        mean, std = mean_and_std
+        drawn = mean + std * streams.normal(self._seed, "radio.rician", places.device)
+        return np.where(places.los, np.clip(np.rint(drawn), *_K_RANGE_DB), np.nan)
+
+    def _outage_power(self) -> FloatArray:
+        """Fading powers below which the devices are in outage, where they started."""
+        return np.asarray(10 ** ((self.radio.fading.outage_snr_db - self.start.snr_db) / 10))
+
+
+def _watts(dbm: float | FloatArray) -> FloatArray:
+    """Power in W, or density in W/Hz."""
+    return np.asarray(10 ** ((np.asarray(dbm, dtype=np.float64) - 30) / 10))
+
+
+def _ratio(k_db: FloatArray) -> FloatArray:
+    """Rician factors as ratios, zero out of sight."""
+    return np.where(np.isnan(k_db), 0.0, 10 ** (np.nan_to_num(k_db) / 10))
