@@ -9,7 +9,7 @@ import numpy as np
 from optimizer import Plan
 from sim.dispatch import Dispatcher, Opened
 from sim.system import System
-from sim.timeline import Interval, Round
+from sim.timeline import Interval, Round, Spectrum
 from wireless.energy import uplink_energy_j
 
 
@@ -23,6 +23,8 @@ class Recomputed:
         Times and counts of each round, from round 0.
     intervals
         Rows of the timeline.
+    spectrum
+        Rows of the uplink bands in use.
     band_hz
         Uplink band of a cell in each round, zero in round 0.
     deserted
@@ -31,6 +33,7 @@ class Recomputed:
 
     rounds: list[Round]
     intervals: list[Interval]
+    spectrum: list[Spectrum]
     band_hz: list[float]
     deserted: bool
 
@@ -39,11 +42,12 @@ def recompute(system: System, plan: Plan, rounds: int) -> Recomputed:
     """Follow a plan for some rounds."""
     overhead_s = system.scenario.schedule.overhead_s
     dispatcher = Dispatcher(system, plan)
-    rows, intervals, bands = [Round(0, 0.0, 0.0, 0.0)], list[Interval](), [0.0]
+    rows, intervals, spectrum, bands = [Round(0, 0.0, 0.0, 0.0)], [], [], [0.0]
     for number in range(1, rounds + 1):
         start_s = rows[-1].end_s
         opened = dispatcher.open(number, start_s)
         intervals += _round(system, opened, start_s)
+        spectrum += _spectrum(opened, start_s + opened.wait_s + system.broadcast_s)
         end_s = intervals[-1].end_s
         rows.append(
             Round(
@@ -58,7 +62,7 @@ def recompute(system: System, plan: Plan, rounds: int) -> Recomputed:
             )
         )
         bands.append(opened.band_hz)
-    return Recomputed(rows, intervals, bands, dispatcher.deserted(rows[-1].end_s))
+    return Recomputed(rows, intervals, spectrum, bands, dispatcher.deserted(rows[-1].end_s))
 
 
 def _round(system: System, opened: Opened, start_s: float) -> list[Interval]:
@@ -112,6 +116,20 @@ def _round(system: System, opened: Opened, start_s: float) -> list[Interval]:
     done_s = heard_s + opened.finish_s
     overhead_s = system.scenario.schedule.overhead_s
     return [*rows, Interval(number, None, "aggregate", done_s, done_s + overhead_s)]
+
+
+def _spectrum(opened: Opened, heard_s: float) -> list[Spectrum]:
+    """Bands in use by the round's transfers, cell by cell."""
+    return [
+        Spectrum(heard_s + time_s, hz, active, opened.dispatches[members[0]].cell)
+        for members, transfers in opened.transfers
+        for time_s, hz, active in zip(
+            transfers.event_s.tolist(),
+            transfers.in_use_hz.tolist(),
+            transfers.active.tolist(),
+            strict=True,
+        )
+    ]
 
 
 def _broadcast(system: System, opened: Opened, start_s: float, end_s: float) -> list[Interval]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 
 from sim.findings import TOLERANCE, Finding, close
+from sim.timeline import Spectrum, columns
 
 _UP = 1 + TOLERANCE
 
@@ -15,7 +17,7 @@ _UP = 1 + TOLERANCE
 def band_never_exceeded(
     timeline: pd.DataFrame, spectrum: pd.DataFrame, band_hz: Sequence[float]
 ) -> Iterator[Finding]:
-    """No cell uses more than its band, and what `spectrum.csv` says the transfers add up to.
+    """No cell uses more than its band, and the use adds up to that of the transfers.
 
     Parameters
     ----------
@@ -24,51 +26,84 @@ def band_never_exceeded(
     band_hz
         Band of a cell in each round, from round 0.
     """
+    uplink = timeline[(timeline["phase"] == "uplink") & (timeline["outcome"] == "done")]
+    if not len(uplink):
+        if len(spectrum):
+            yield Finding("spectrum.csv", 2, "is in use though nobody sends")
+        return
+    number = uplink["round"].to_numpy(dtype=np.int64)
+    held = uplink["bandwidth_hz"].to_numpy(dtype=np.float64)
+    start_s, end_s = (uplink[name].to_numpy(dtype=np.float64) for name in ("start_s", "end_s"))
+    limit = np.asarray(band_hz)[np.clip(number, 0, len(band_hz) - 1)]
+    for line in uplink.index.to_numpy()[held > limit * _UP]:
+        yield Finding("timeline.csv", int(line) + 2, "holds more than the band of its round")
+
+    # A round's changes end with its last transfer.
+    rounds, first = np.unique(np.sort(number), return_index=True)
+    last = np.maximum.accumulate(np.maximum.reduceat(end_s[np.argsort(number)], first))
     time = spectrum["time_s"].to_numpy(dtype=np.float64)
     in_use = spectrum["bandwidth_in_use_hz"].to_numpy(dtype=np.float64)
     active = spectrum["active"].to_numpy(dtype=np.float64)
-    if (np.diff(time) < 0).any():
-        yield Finding("spectrum.csv", int(np.argmax(np.diff(time) < 0)) + 3, "goes back in time")
-        return
-    uplink = timeline[(timeline["phase"] == "uplink") & (timeline["outcome"] == "done")]
-    numbers = uplink["round"].to_numpy(dtype=np.int64)
-    limit = np.asarray(band_hz)[np.clip(numbers, 0, len(band_hz) - 1)]
-    held = uplink["bandwidth_hz"].to_numpy(dtype=np.float64)
-    for number in uplink.index.to_numpy()[held > limit * _UP]:
-        yield Finding("timeline.csv", int(number) + 2, "holds more than the band of its round")
-    if not len(uplink):
-        return
-    # A round's changes lie between the begin of its first and the end of its last transfer.
-    end_s = uplink["end_s"].to_numpy(dtype=np.float64)
-    rounds, first = np.unique(numbers, return_index=True)
-    last = np.maximum.accumulate(np.maximum.reduceat(end_s, first))
     which = np.minimum(np.searchsorted(last * _UP, time), len(rounds) - 1)
     most = np.asarray(band_hz)[np.clip(rounds[which], 0, len(band_hz) - 1)]
-    for number in np.flatnonzero(~(in_use <= most * _UP))[:1]:
+    for row in np.flatnonzero(~(in_use <= most * _UP))[:1]:
         yield Finding(
             "spectrum.csv",
-            int(number) + 2,
-            f"at {time[number]:.6f} s {in_use[number]:.6g} Hz are in use, the band is "
-            f"{most[number]:.6g}",
+            int(row) + 2,
+            f"at {time[row]:.6f} s {in_use[row]:.6g} Hz are in use, the band is {most[row]:.6g}",
         )
-    length = np.zeros(len(time))
+    lasts = np.zeros(len(time))
     for cell in np.unique(spectrum["cell"]):
         rows = np.flatnonzero(spectrum["cell"] == cell)
-        length[rows[:-1]] = np.diff(time[rows])
-        if in_use[rows[-1]] != 0 or active[rows[-1]] != 0:
-            yield Finding("spectrum.csv", int(rows[-1]) + 2, "ends while the band is in use")
-    seconds = end_s - uplink["start_s"].to_numpy(dtype=np.float64)
+        lasts[rows[:-1]] = np.diff(time[rows])
+        for row in rows[1:][np.diff(time[rows]) <= 0]:
+            yield Finding("spectrum.csv", int(row) + 2, "is not later than the cell's row before")
+    seconds = end_s - start_s
     for name, found, wanted in (
-        ("hertz seconds", in_use * length, held * seconds),
-        ("device seconds", active * length, seconds),
+        ("hertz seconds", in_use @ lasts, held @ seconds),
+        ("device seconds", active @ lasts, seconds.sum()),
     ):
-        slack = 1e-6 * wanted.sum()  # of sums of differences of times
-        if not abs(found.sum() - wanted.sum()) <= slack:
+        slack = 1e-6 * wanted  # of sums of differences of times
+        if not abs(found - wanted) <= slack:
             yield Finding(
                 "spectrum.csv",
                 None,
-                f"adds up to {found.sum():.9g} {name}, the transfers to {wanted.sum():.9g}",
+                f"adds up to {found:.9g} {name}, the transfers to {wanted:.9g}",
             )
+
+
+def spectrum_rows(
+    spectrum: pd.DataFrame, wanted: Sequence[Spectrum], scale: float
+) -> Iterator[Finding]:
+    """Rows of `spectrum.csv` against recomputed ones; `scale` is of the times.
+
+    Changes that rounding alone sets apart are one change, of which the last row holds.
+    """
+    expected = pd.DataFrame([dataclasses.astuple(row) for row in wanted], columns=columns(Spectrum))
+    for cell in sorted({*spectrum["cell"], *expected["cell"]}):
+        found = _settled(spectrum[spectrum["cell"] == cell], scale)
+        known = _settled(expected[expected["cell"] == cell], scale)
+        for (line, row), (_, other) in zip(found.iterrows(), known.iterrows(), strict=False):
+            for name in columns(Spectrum):
+                absolute = {"time_s": scale, "bandwidth_in_use_hz": other[name]}.get(name, 0.0)
+                if not close(row[name], other[name], absolute):
+                    yield Finding(
+                        "spectrum.csv",
+                        int(str(line)) + 2,
+                        f"{name} is {row[name]}, the transfers give {other[name]}",
+                    )
+        if len(found) != len(known):
+            yield Finding(
+                "spectrum.csv",
+                None,
+                f"cell {cell:.0f} has {len(found)} changes, the transfers {len(known)}",
+            )
+
+
+def _settled(rows: pd.DataFrame, scale: float) -> pd.DataFrame:
+    """The rows that hold for longer than a rounding, and the last one."""
+    lasts = np.diff(rows["time_s"].to_numpy(dtype=np.float64), append=np.inf)
+    return rows[lasts > TOLERANCE * scale]
 
 
 def one_thing_at_a_time(timeline: pd.DataFrame) -> Iterator[Finding]:

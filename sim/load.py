@@ -272,12 +272,13 @@ def _tagged(section: type[BaseModel], field: str) -> dict[str, type[BaseModel] |
     found: dict[str, type[BaseModel] | None] = {}
     for member in typing.get_args(info.annotation):
         kind, *marks = typing.get_args(member) or (member,)
-        if marks and isinstance(marks[-1], Tag):
+        tag = next((mark for mark in marks if isinstance(mark, Tag)), None)
+        if tag is not None:
             (kind,) = typing.get_args(kind) or (kind,)  # of a list, its elements
-            found[str(marks[-1].tag)] = (
+            found[str(tag.tag)] = (
                 kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
             )
         elif info.discriminator is not None:
-            for tag in typing.get_args(member.model_fields["name"].annotation):
-                found[tag] = member
+            for name in typing.get_args(member.model_fields["name"].annotation):
+                found[name] = member
     return found

@@ -43,6 +43,7 @@ class Network:
         self._rule, self._whole = rule, whole
         self._on_interval = on_interval
         self._on_spectrum = on_spectrum
+        self._latest: dict[int, Spectrum] = {}
 
     def wait(self, round_index: int, seconds: float) -> Process:
         """The server waits until there is anybody, and a band; no row if there is."""
@@ -99,6 +100,9 @@ class Network:
             part = self._compute_and_send(job, member, opened.bits[member], uplinks[job.cell])
             parts.append(self.env.process(part))
         yield self.env.all_of(parts)
+        for row in self._latest.values():
+            self._on_spectrum(row)
+        self._latest.clear()
 
     def aggregate(self, round_index: int, seconds: float) -> Process:
         """The server's own work at the end of a round."""
@@ -119,8 +123,15 @@ class Network:
             opened.link,
             opened.band_hz,
             reserved,
-            lambda hz, active: self._on_spectrum(Spectrum(self.env.now, hz, active, cell)),
+            lambda hz, active: self._change(Spectrum(self.env.now, hz, active, cell)),
         )
+
+    def _change(self, row: Spectrum) -> None:
+        """Note what a cell uses from now on; of changes at one moment the last one holds."""
+        before = self._latest.get(row.cell)
+        if before is not None and before.time_s < row.time_s:
+            self._on_spectrum(before)
+        self._latest[row.cell] = row
 
     def _download(self, job: Dispatch, band_hz: float) -> Process:
         start = self.env.now

@@ -89,7 +89,7 @@ def build_system(scenario: Scenario) -> System:
         bandwidth_hz=_band_hz(world, radio.bandwidth_hz),
         overhead_s=scenario.schedule.overhead_s + broadcast_s,
         rank=scenario.lora.rank,
-        rank_cap=_rank_cap(scenario, fleet, workload),
+        rank_cap=_rank_cap(scenario, world, workload),
         min_rank=_min_rank(scenario, workload.method),
         min_probability=scenario.policy.min_probability,
         min_cohort=scenario.policy.min_cohort,
@@ -186,15 +186,15 @@ def make_plan(system: System, policy: str | None = None) -> Plan:
     return solve(system.problem, policy, streams.key(scenario.seed, "plan"), **parameters)
 
 
-def _rank_cap(scenario: Scenario, fleet: Fleet, workload: Workload) -> NDArray[np.int64]:
-    least = _min_rank(scenario, workload.method)
+def _rank_cap(scenario: Scenario, world: World, workload: Workload) -> NDArray[np.int64]:
+    fleet, least = world.fleet, _min_rank(scenario, workload.method)
     cap = workload.cost.rank_cap(fleet.memory_bytes, scenario.lora.rank)
     short = np.flatnonzero(cap < least)
     if len(short):
         need = workload.cost.frozen_bytes + workload.cost.training_bytes(least)
         raise InputError(
-            f"fleet.preset: {len(short)} of {len(fleet)} devices cannot hold the model at rank "
-            f"{least} (needs {need / 2**30:.2f} GiB, device {short[0]} has "
+            f"fleet.preset = {_kinds(world)}: {len(short)} of {len(fleet)} devices cannot hold the "
+            f"model at rank {least} (needs {need / 2**30:.2f} GiB, device {short[0]} has "
             f"{fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, a smaller "
             "fleet.memory_sigma, model, training.batch or data.length"
         )
@@ -206,6 +206,11 @@ def _rank_cap(scenario: Scenario, fleet: Fleet, workload: Workload) -> NDArray[n
             )
         cap = np.minimum(cap, np.resize(scenario.fleet.rank_caps, len(fleet)))
     return cap
+
+
+def _kinds(world: World) -> str:
+    """Names of the kinds of devices, as a message shows them."""
+    return ", ".join(f"'{name}'" for name in world.kinds)
 
 
 def _min_rank(scenario: Scenario, method: Method) -> int:

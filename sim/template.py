@@ -23,8 +23,10 @@ def _lines(section: BaseModel, depth: int) -> Iterator[str]:
     for key, field in type(section).model_fields.items():
         value = getattr(section, key)
         if isinstance(value, BaseModel):
+            # A choice is explained by its key, a section by itself.
             first = (inspect.getdoc(type(value)) or "").split("\n", 1)[0]
-            yield f"{indent}# {first}"
+            told = field.description or first
+            yield from (f"{indent}# {line}" for line in told.splitlines())
             yield f"{indent}{key}:"
             yield from _lines(value, depth + 1)
             if depth == 0:

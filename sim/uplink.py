@@ -118,6 +118,7 @@ class Uplink:
         self._due = False
         self._division += 1
         if not self._active:
+            # The last one's `done` is still to be waited for, so this is heard in time.
             self._on_change(0.0, 0)
             return
         member = np.array([each.member for each in self._active])

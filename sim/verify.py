@@ -21,7 +21,12 @@ from sim.errors import InputError, RunError
 from sim.evaluations import evaluations, final_metrics
 from sim.findings import TOLERANCE, Finding, close, compare_rows, stated
 from sim.formula import Recomputed, recompute
-from sim.invariants import band_never_exceeded, one_thing_at_a_time, round_totals
+from sim.invariants import (
+    band_never_exceeded,
+    one_thing_at_a_time,
+    round_totals,
+    spectrum_rows,
+)
 from sim.load import check_names
 from sim.records import device_row, label_rows, plan_rows, plan_summary, tables_of
 from sim.rundir import RunFiles
@@ -81,6 +86,8 @@ def verify(run: RunFiles) -> Verdict:
             findings += band_never_exceeded(
                 tables["timeline.csv"], tables["spectrum.csv"], wanted.band_hz
             )
+            end_s = wanted.rounds[-1].end_s
+            findings += spectrum_rows(tables["spectrum.csv"], wanted.spectrum, end_s)
         findings += stated("plan", run.summary.get("plan"), plan_summary(plan), "plan.csv")
     findings += one_thing_at_a_time(tables["timeline.csv"])
     unicast = run.scenario.radio.downlink == "unicast"

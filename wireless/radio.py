@@ -194,9 +194,10 @@ class RadioParameters:
                 f"station is outside a building, got {self.indoor_share}"
             )
         if not self.min_distance_m < self.reach_m:
+            reach = "cell_radius_m" if self.layout is None else "inter_site_m"
             raise ValueError(
-                f"min_distance_m must be below {self.reach_m:g}, the reach of a cell, "
-                f"got {self.min_distance_m}"
+                f"min_distance_m must be below {reach} = {self.reach_m:g}, "
+                f"got {self.min_distance_m:g}"
             )
         assert self.bs_height_m is not None
         assert self.ut_height_m is not None

@@ -18,7 +18,7 @@ class Device(Section):
     flops: Annotated[float, Field(ge=1, le=1e18)] | None = None
     """Effective speed of LoRA training, as opposed to the peak (FLOP/s); or give tokens_per_s."""
     tokens_per_s: Annotated[float, Field(gt=0, le=1e12)] | None = None
-    """Tokens trained per second, measured on this scenario's model at full rank."""
+    """Tokens trained per second on this scenario's model at full rank, measured (1/s)."""
     step_overhead_s: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """Fixed time of one local step beside its arithmetic (s)."""
     memory_bytes: Annotated[float, Field(ge=1, le=1e18)]
@@ -198,9 +198,11 @@ class FleetChoice(Section):
     jitter_sigma: Annotated[float, Field(ge=0, le=10)] = 0.0
     """Spread of compute time from round to round, likewise; its mean is one."""
     throttle: Throttle | None = None
-    """Heating; null for a constant speed."""
+    """Heating: {after_s, share} for a device that, after so long a time of training (s), goes on at
+    a share of its speed; null for a constant speed."""
     compute_trace: Trace | None = None
-    """Factor on the speed of devices over time."""
+    """Factor on the speed of devices over time: a CSV file, or {file, period_s}; see
+    docs/traces.md."""
     rank_caps: Annotated[list[Count], Field(min_length=1)] | None = None
     """Largest ranks of the devices in turn, such as [2, 4, 8, 16]; null for what fits into memory,
     which binds in any case."""

@@ -159,7 +159,7 @@ class Radio(Section):
     cell_radius_m: Positive = _RADIO.cell_radius_m
     """Radius of the one cell, within the environment's range (m)."""
     cells: Cells | None = None
-    """Several cells with interference; null for one."""
+    """Several cells with interference: {rings, inter_site_m, wrap, load, senders}; null for one."""
     min_distance_m: Positive = _RADIO.min_distance_m
     """No device is closer to its base station, within the environment's range (m)."""
     bs_height_m: Positive | None = None
@@ -189,7 +189,7 @@ class Radio(Section):
     fading: FadingChoice = FadingChoice()
     """ergodic, per-round or none."""
     power_control: PowerControlChoice | None = None
-    """Open-loop power control; null for full power."""
+    """Open-loop power control: {p0_dbm, alpha, block_hz}; null for full power."""
     uplink_share: Probability = _RADIO.uplink_share
     """Share of the time that the uplink has: 1 for frequency-division duplex, else the downlink
     has the rest."""
@@ -205,8 +205,8 @@ class Radio(Section):
     """Everything to everybody at the worst receiver's rate, or to each device of the round in turn
     what it needs at its own."""
     bandwidth_trace: Trace | None = None
-    """Uplink band over time, in the place of bandwidth_hz; what holds at a round's start holds for
-    the round."""
+    """Uplink band over time, in the place of bandwidth_hz: a CSV file, or {file, period_s}; what
+    holds at a round's start holds for the round; see docs/traces.md."""
 
     @field_validator("environment", "modulation", "fading", mode="before")
     @classmethod

@@ -200,8 +200,18 @@ def test_missing_keys_of_a_device_are_named(
 ) -> None:
     answer = command("validate", scenario_file({"fleet.preset": {"name": "board"}}))
     assert answer.code == 2
-    for key in ("flops", "memory_bytes", "compute_power_w"):
+    for key in ("memory_bytes", "compute_power_w"):
         assert f"fleet.preset.{key}: missing; give it a value" in answer.err
+
+
+@pytest.mark.parametrize("speeds", [{}, {"flops": 1e9, "tokens_per_s": 3.0}])
+def test_a_device_has_one_speed(
+    speeds: dict[str, float], command: Command, scenario_file: Callable[..., Path]
+) -> None:
+    board = {"name": "board", "memory_bytes": 4e9, "compute_power_w": 5.0, **speeds}
+    answer = command("validate", scenario_file({"fleet.preset": board}))
+    assert answer.code == 2
+    assert "fleet.preset.flops: give flops or tokens_per_s, and only one of them" in answer.err
 
 
 @pytest.mark.parametrize(
@@ -209,8 +219,13 @@ def test_missing_keys_of_a_device_are_named(
     [
         ("none.yaml", ("'none.yaml': ", "no such file", "`sim calibrate` writes a preset")),
         (7, ("fleet.preset = 7: should be a name of `sim list devices`, a .yaml file",)),
-        ([1], ("fleet.preset = [1]: should be a name of `sim list devices`",)),
-        ("scenario.yaml", ("'scenario.yaml': ", "flops: missing", "seed = 1: unknown key")),
+        ([1], ("fleet.preset.0 = 1: should be a valid dictionary",)),
+        ([], ("fleet.preset = []: ", "at least 1 item")),
+        ([{"preset": "moon"}], ("fleet.preset.0.preset = 'moon': ", "known: ")),
+        ([{"preset": "laptop", "share": 0}], ("fleet.preset.0.share = 0: ", "greater than 0")),
+        ([{"preset": "none.yaml"}], ("fleet.preset.0.preset = 'none.yaml': ", "no such file")),
+        ([{"preset": {"name": "a"}}], ("fleet.preset.0.preset.memory_bytes: missing",)),
+        ("scenario.yaml", ("'scenario.yaml': ", "memory_bytes: missing", "seed = 1: unknown key")),
     ],
 )
 def test_what_is_no_device_is_refused(
@@ -247,9 +262,9 @@ def test_the_resolved_scenario_holds_the_device(
     file = board(flops=1.25e-2 * 1e12, step_overhead_s=1e-5)
     answer = command("validate", scenario_file({"fleet.preset": file.name}))
     assert answer.code == 0
-    assert yaml.safe_load(answer.out)["fleet"]["preset"] == yaml.safe_load(
-        file.read_text(encoding="utf-8")
-    )
+    held = yaml.safe_load(answer.out)["fleet"]["preset"]
+    given = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert held == {**given, "tokens_per_s": None, "battery_wh": None}
     file.unlink()
     again = tmp_path / "again.yaml"
     again.write_text(answer.out, encoding="utf-8")

@@ -87,7 +87,8 @@ def test_init_explains_every_key(command: Command, tmp_path: Path) -> None:
         for above, line in itertools.pairwise(lines)
         if line.strip() and not line.lstrip().startswith("#") and not above.lstrip().startswith("#")
     ]
-    assert bare == ["name: plain", "name: joint", "name: synchronous"]
+    chosen = ("plain", "always", "static", "shannon", "joint", "synchronous")
+    assert bare == [f"name: {name}" for name in chosen]
 
 
 def test_validate_prints_the_resolved_scenario(
@@ -134,7 +135,8 @@ def test_schema_describes_every_key(command: Command) -> None:
     found = leaves(schema, schema, "")
     assert len(found) > 60
     assert [key for key, node in found.items() if not node.get("description")] == []
-    units = {"_hz": "Hz", "_s": "(s)", "_m": "(m)", "_dbm": "(dBm)", "_db": "(dB)", "_gib": "GiB"}
+    units = {"_m_s": "(m/s)", "_per_s": "(1/s)", "_hours": "(h)", "_hz": "Hz", "_s": "(s)"}
+    units |= {"_m": "(m)", "_dbm": "(dBm)", "_db": "(dB)", "_gib": "GiB"}
     for key, node in found.items():
         ending = next((unit for end, unit in units.items() if key.endswith(end)), "")
         assert ending in node["description"], key

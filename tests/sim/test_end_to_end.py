@@ -72,7 +72,7 @@ def test_ranks_stay_within_what_memory_holds(
     cost = build_system(scenario).workload.cost
     memory = float(cost.frozen_bytes + cost.training_bytes(6))
     small = DevicePreset("small", 3e9, memory, 4.0, 23.0, "made up")
-    monkeypatch.setattr("sim.system.PRESETS", {"phone-snapdragon-778g": small})
+    monkeypatch.setattr("sim.physical.PRESETS", {"phone-snapdragon-778g": small})
     done = simulate(scenario)
     devices, plan = done.files.table("devices.csv"), done.files.table("plan.csv")
     assert plan["rank"].tolist() == devices["rank_cap"].tolist()

@@ -162,7 +162,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "no cell left": (
         {"radio.min_distance_m": 500.0},
-        ("radio.min_distance_m = 500 ", "below cell_radius_m = 500"),
+        ("radio.min_distance_m must be below cell_radius_m = 500", "got 500"),
     ),
     "loss beyond physics": (
         {"radio.extra_loss_db": 5e3},

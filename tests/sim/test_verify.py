@@ -73,6 +73,8 @@ def edits(column: str, cell: str) -> Iterator[str]:
         yield from (phase for phase in PHASES if phase != cell)
     elif column == "outcome":
         yield "late"
+    elif column == "kind":
+        yield "laptop"
     elif cell == "":
         yield "1"
     elif "." in cell:
