@@ -1,9 +1,10 @@
 """Time and memory of the physical world, from a thousand to a million devices.
 
-Printed are, per size of the fleet: drawing it with all its links, the rates of one round in which
-everybody sends, and equal finish over everybody on links of constant efficiency and of limited
-power; each the median of several runs, with its growth from the smallest size to the largest as
-the exponent of a power of N; and the process's peak memory so far.
+Printed are, per size of the fleet: drawing it with all its links; the rates of one round in which
+everybody sends, where nobody moved, and where everybody did, so that all links are new; equal
+finish over everybody on links of constant efficiency, and of limited power. Each is the median of
+several runs, with its growth from the smallest size to the largest as the exponent of a power of N.
+Beside it stands the process's peak memory so far.
 
     python -m benchmarks.wireless [--repeats 5] [--csv FILE]
 """
@@ -20,8 +21,18 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from numpy.typing import NDArray
 
-from wireless import LinearLink, PowerLimitedLink, RadioParameters, draw_fleet, equal_finish, preset
+from wireless import (
+    Fleet,
+    LinearLink,
+    PowerLimitedLink,
+    RadioParameters,
+    draw_fleet,
+    equal_finish,
+    preset,
+)
+from wireless.mobility import Linear
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 #: Band of a hundred thousand times the default one's devices, so that a million can share it.
@@ -45,7 +56,11 @@ def measure(devices: int, repeats: int) -> dict[str, float]:
     def draw() -> object:
         return draw_fleet(1, devices, kind, 0.78, 0.3, radio)
 
+    def walk(x_m: NDArray[np.float64], y_m: NDArray[np.float64]) -> Linear:
+        return Linear(1, x_m, y_m, radio.cell_radius_m, 1.0)
+
     fleet = draw_fleet(1, devices, kind, 0.78, 0.3, radio)
+    walkers = draw_fleet(1, devices, kind, 0.78, 0.3, radio, move=walk)
     start = fleet.channel.start
     everybody = np.arange(devices)
     start_s = 1e3 * kind.flops / fleet.compute_flops
@@ -53,12 +68,13 @@ def measure(devices: int, repeats: int) -> dict[str, float]:
     efficiency = LinearLink(start.uplink.rate(radio.bandwidth_hz) / radio.bandwidth_hz)
     power = PowerLimitedLink(radio.bandwidth_hz * 10 ** (start.snr_db / 10))
 
-    def rates() -> object:
-        return fleet.channel.at(everybody, 0.0).uplink.rate(np.full(devices, radio.bandwidth_hz))
+    def rates(some: Fleet) -> object:
+        return some.channel.at(everybody, 60.0).uplink.rate(np.full(devices, radio.bandwidth_hz))
 
     return {
         "fleet": seconds(draw, repeats),
-        "rates of a round": seconds(rates, repeats),
+        "rates of a round": seconds(lambda: rates(fleet), repeats),
+        "rates of a round, walking": seconds(lambda: rates(walkers), repeats),
         "equal finish, linear": seconds(
             lambda: equal_finish(start_s, bits, efficiency, BAND_HZ), repeats
         ),

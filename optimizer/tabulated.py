@@ -118,9 +118,13 @@ class TabulatedRoundTime:
         left_s = self.time_s[:, None] - p.download_s(rank) - p.compute_s(rank)
         left_s = np.where(left_s > 0, left_s, np.nan)
         rate = np.where(np.isnan(left_s), np.inf, p.upload_bits(rank) / left_s)
+        need = p.link.bandwidth(rate)
+        if p.cells > 1:
+            # The bands are pooled, but nobody has more than one of them.
+            need = np.where(need > p.bandwidth_hz, np.inf, need)
         # Finite, so that a device can be taken out of a sum again; far above the band, so that
         # the interpolation starts from next to no speed.
-        need = np.minimum(p.link.bandwidth(rate), _NEVER * p.bandwidth_hz)
+        need = np.minimum(need, _NEVER * p.bandwidth_hz * p.cells)
         return np.ascontiguousarray(need.T)
 
     def objective_s(self, need_hz: FloatArray, rank: ArrayLike, probability: FloatArray) -> float:

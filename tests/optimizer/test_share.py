@@ -5,6 +5,7 @@ import pytest
 
 from optimizer.share import expected_bandwidth
 from wireless.link import LinearLink
+from wireless.spectrum import RULES
 
 SAME = {
     "weight": np.full(4, 0.25),
@@ -51,3 +52,18 @@ def test_device_that_is_never_drawn_has_no_share(make_problem) -> None:
     problem = make_problem(4, 0, **SAME, min_probability=1e-9, min_cohort=0.0)
     band = expected_bandwidth(problem, np.full(4, 8), [1.0, 1.0, 1.0, 1e-9], seed=1)
     assert np.isnan(band).tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("allocation", RULES)
+def test_rules_agree_where_everybody_is_ready_at_once(make_problem, allocation: str) -> None:
+    """Equal devices: shared evenly or, one at a time, held whole for a share of the time."""
+    problem = make_problem(4, 0, **SAME, allocation=allocation)
+    band = expected_bandwidth(problem, np.full(4, 8), np.ones(4), seed=1)
+    alone = allocation == "time-division"
+    np.testing.assert_allclose(band, problem.bandwidth_hz / (1 if alone else 4), rtol=1e-9)
+
+
+def test_cells_have_bands_of_their_own(make_problem) -> None:
+    problem = make_problem(4, 0, **SAME, cell=np.array([0, 0, 0, 5]))
+    band = expected_bandwidth(problem, np.full(4, 8), np.ones(4), seed=1)
+    np.testing.assert_allclose(band, problem.bandwidth_hz / np.array([3, 3, 3, 1]), rtol=1e-9)
