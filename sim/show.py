@@ -72,7 +72,7 @@ def run_table(summary: dict[str, Any], folder: Path) -> None:
             f"{summary['metric']}",
         ),
         ("uploaded", f"{summary['bytes_up'] / 1e6:.2f} MB"),
-        ("broadcast", f"{summary['bytes_down'] / 1e6:.2f} MB"),
+        ("downloaded", f"{summary['bytes_down'] / 1e6:.2f} MB"),
         ("device energy", f"{summary['energy_j']:.1f} J"),
     ]
     if target is not None:

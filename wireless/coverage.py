@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wireless.link import make_link
+from wireless.power_control import PowerControlledLink, knee_hz
 from wireless.radio import RadioParameters
 
 FloatArray = NDArray[np.float64]
@@ -38,14 +39,14 @@ class Coverage:
 
 
 def coverage(radio: RadioParameters, max_power_dbm: float, distance_m: FloatArray) -> Coverage:
-    """Compute the rates of a device outdoors, at full power and without interference.
+    """Compute the rates of a device outdoors and without interference.
 
     Parameters
     ----------
     radio : RadioParameters
         The cell.
     max_power_dbm : float
-        Transmit power in dBm.
+        Largest transmit power in dBm.
     distance_m : ndarray, shape (D,)
         Horizontal distances in metres.
 
@@ -76,7 +77,8 @@ def _rate(
 ) -> FloatArray:
     """Rates over the whole band at given losses, (D,)."""
     noise_dbm_hz = radio.noise_density_dbm_hz + radio.bs_noise_figure_db
-    snr_bandwidth = 10 ** ((max_power_dbm + radio.antennas_db - loss_db - noise_dbm_hz) / 10)
+    coupling_db = loss_db - radio.antennas_db
+    snr_bandwidth = 10 ** ((max_power_dbm - coupling_db - noise_dbm_hz) / 10)
     k = radio.environment.rician_k_db
     if radio.fading.kind == "none":
         link = make_link(snr_bandwidth, radio.uplink_modem, None, "none")
@@ -85,4 +87,8 @@ def _rate(
         link = make_link(snr_bandwidth, radio.uplink_modem, k_db, "rician")
     else:
         link = make_link(snr_bandwidth, radio.uplink_modem, None, "rayleigh")
+    control = radio.power_control
+    if control is not None:
+        knee = knee_hz(max_power_dbm, control.p0_dbm, control.alpha, coupling_db, control.block_hz)
+        link = PowerControlledLink(link, knee)
     return link.rate(radio.bandwidth_hz)

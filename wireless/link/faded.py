@@ -129,6 +129,8 @@ class FadedLink(FullPower):
         if len(self.curves) == 1:
             yield self.curves[0], slice(None)
             return
+        if not len(self):
+            return
         order = np.argsort(self.curve, kind="stable")
         count = np.bincount(self.curve, minlength=len(self.curves))
         for curve, devices in zip(self.curves, np.split(order, np.cumsum(count)[:-1]), strict=True):
