@@ -21,7 +21,8 @@ class Cohort:
     rank : ndarray of int, shape (M,)
         Ranks at which they train.
     weight : ndarray, shape (M,)
-        Aggregation weights ``v_n = a_n / q_n``, which sum to one only on average.
+        Aggregation weights ``v_n = a_n / (c_n q_n)``, c_n the completion, which sum to one only on
+        average.
     """
 
     device: NDArray[np.int64]

@@ -20,7 +20,7 @@ class Certificate:
     probability_empty : float
         Probability that a round has no device.
     expected_cohort : float
-        Expected number of devices of a round, ``sum_n q_n``.
+        Expected number of devices that complete a round, ``sum_n c_n q_n``.
     """
 
     half_width_s: float

@@ -57,7 +57,7 @@ class Problem:
     cell : array_like of int, shape (N,), optional
         Cells of the devices, each with a band of its own; one cell if not given.
     download_bps : array_like, shape (N,), optional
-        Rates (bit/s) at which the server sends its members their sketches one after the other, in
+        Rates (bit/s) at which each cell sends its members their sketches one after the other, in
         the order of the devices; if not given, it broadcasts and `overhead_s` has it all.
     fixed_down_bits, down_bits_per_rank : float
         Such a download (bit) and its slope in the rank (bit), both >= 0.
@@ -266,7 +266,8 @@ class Problem:
         compute_s = self.compute_s(rank)
         if self.download_bps is None:
             return np.broadcast_to(compute_s, present.shape)
-        return np.cumsum(np.where(present, self.download_s(rank), 0.0), axis=-1) + compute_s
+        download_s = np.where(present, self.download_s(rank), 0.0)
+        return in_turn(download_s, self.cell) + compute_s
 
     def rounds_of(self, rank: ArrayLike, probability: ArrayLike) -> float:
         """Rounds R(q, k) that a plan needs.
@@ -282,6 +283,32 @@ class Problem:
         """
         ratio = np.asarray(rank) / self.rank
         return float(self.rounds.rounds(self.weight, self.variance, ratio, probability))
+
+
+def in_turn(seconds: ArrayLike, cell: ArrayLike | None) -> FloatArray:
+    """When each device's download ends if every cell serves its members in the order of devices.
+
+    Parameters
+    ----------
+    seconds : array_like, shape (..., N)
+        Duration of each download; zero for a device that has none.
+    cell : array_like of int, shape (N,), or None
+        Cells of the devices; None for one.
+
+    Returns
+    -------
+    ndarray, shape (..., N)
+        Seconds.
+    """
+    lasts = np.asarray(seconds, dtype=np.float64)
+    if cell is None:
+        return np.cumsum(lasts, axis=-1)
+    number = np.asarray(cell)
+    end_s = np.empty_like(lasts)
+    for one in np.unique(number):
+        members = np.flatnonzero(number == one)
+        end_s[..., members] = np.cumsum(lasts[..., members], axis=-1)
+    return end_s
 
 
 def _device_array(name: str, value: ArrayLike) -> FloatArray:

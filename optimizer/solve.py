@@ -75,6 +75,6 @@ def judge(
             half_width_s=time.half_width_s,
             draws=time.draws,
             probability_empty=float(np.prod(1.0 - problem.takes_part(probability))),
-            expected_cohort=float(probability.sum()),
+            expected_cohort=float(problem.takes_part(probability).sum()),
         ),
     )

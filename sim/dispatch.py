@@ -7,23 +7,28 @@ find out each in its own way.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fslora.methods import Job
 from optimizer import Cohort, Plan, draw_cohort
+from optimizer.problem import in_turn
 from sim.errors import RunError
 from sim.system import System
 from wireless import streams
 from wireless.availability import AlwaysOn
 from wireless.battery import Battery
-from wireless.channel import LinkState
+from wireless.channel import LEAST_PROBABILITY, LinkState
 from wireless.compute import compute_jitter, compute_time_s, throttled_time_s
 from wireless.energy import compute_energy_j, uplink_energy_j
 from wireless.link import Link
 from wireless.spectrum import Transfers
+
+
+#: Devices that are asked at once whether anybody is there.
+_FEW = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +46,8 @@ class Dispatch:
     upload_bytes
         Payload of its upload.
     tx_power_dbm
-        Largest power of its transmitter.
+        Power of its transmitter while it sends at full power, averaged over the uplink's share of
+        the time.
     """
 
     round: int
@@ -145,6 +151,7 @@ class Dispatcher:
         there &= world.availability.available(drawn.device, start_s)
         reached = drawn.only(there)
         state = world.fleet.channel.at(reached.device, start_s)
+        reached = self._reweighted(reached, state)
         cohort, state = reached.only(~state.outage), state.take(~state.outage)
         device = cohort.device
         jobs = tuple(
@@ -157,7 +164,7 @@ class Dispatcher:
             for n, rank in zip(device, cohort.rank, strict=True)
         )
         download_s, download_bytes, download_bps = self._downloads(cohort, state.downlink)
-        heard_s = np.cumsum(download_s)
+        heard_s = in_turn(download_s, state.cell)
         compute_s = self._compute_s(jobs, start_s + system.broadcast_s + heard_s)
         ready_s = heard_s + compute_s
         bits = system.workload.cost.upload_bits(cohort.rank)
@@ -166,9 +173,9 @@ class Dispatcher:
         compute_j = compute_energy_j(world.fleet.compute_power_w[device], compute_s)
         self._dispatched[device] += 1
         self._battery = self._battery.spend(device, compute_j)
-        most_dbm = world.fleet.channel.max_power_dbm
+        power_dbm = self._mean_power_dbm(device)
         for members, sent in transfers:
-            upload_j = uplink_energy_j(most_dbm[device[members]], sent.power_s)
+            upload_j = uplink_energy_j(power_dbm[members], sent.power_s)
             self._battery = self._battery.spend(device[members], upload_j)
         return Opened(
             round_index,
@@ -187,7 +194,7 @@ class Dispatcher:
                     float(compute_s[m]),
                     float(compute_j[m]),
                     int(bits[m]) // 8,
-                    float(most_dbm[job.device]),
+                    float(power_dbm[m]),
                 )
                 for m, job in enumerate(jobs)
             ),
@@ -201,6 +208,21 @@ class Dispatcher:
     def deserted(self, now_s: float) -> bool:
         """Whether nobody will take part from a moment on."""
         return self._first_chance(now_s) is None
+
+    def _reweighted(self, cohort: Cohort, state: LinkState) -> Cohort:
+        """Weights for the chance of sending from where the devices are, not from where they were.
+
+        Plans know the places at the start; a device that has moved sends with another probability,
+        and its weight is divided by that one.
+        """
+        planned = self._system.world.fleet.channel.start.sends_probability[cohort.device]
+        weight = cohort.weight * planned / np.maximum(state.sends_probability, LEAST_PROBABILITY)
+        return replace(cohort, weight=weight)
+
+    def _mean_power_dbm(self, device: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Full power over the time of a transfer, of which the uplink has its share."""
+        full = self._system.world.fleet.channel.max_power_dbm[device]
+        return np.asarray(full + 10 * math.log10(self._system.scenario.radio.uplink_share))
 
     def _transfers(
         self,
@@ -235,7 +257,7 @@ class Dispatcher:
         alive = np.flatnonzero(~self._battery.empty)
         moment = now_s
         while len(alive):
-            there_s = float(world.availability.next_available(alive, moment).min())
+            there_s = self._somebody(alive, moment)
             if not math.isfinite(there_s):
                 break
             if self._band_hz(there_s) > 0:
@@ -245,6 +267,15 @@ class Dispatcher:
             if not math.isfinite(moment):
                 break
         return None
+
+    def _somebody(self, alive: NDArray[np.intp], time_s: float) -> float:
+        """First moment from a time on at which any of some devices is there."""
+        availability = self._system.world.availability
+        # Mostly somebody is there now, and a few of many are enough to know.
+        for first in range(0, len(alive), _FEW):
+            if availability.available(alive[first : first + _FEW], time_s).any():
+                return time_s
+        return float(availability.next_available(alive, time_s).min())
 
     def _band_hz(self, time_s: float) -> float:
         """Uplink band of a cell at a moment."""

@@ -92,14 +92,11 @@ class Network:
             cell: self._uplink(opened, cell)
             for cell in sorted({job.cell for job in opened.dispatches})
         }
-        parts = []
-        for member, job in enumerate(opened.dispatches):
-            if job.download_s > 0:
-                # One download after the other; whoever has its own computes while others wait.
-                yield from self._download(job, downlink_hz)
-            part = self._compute_and_send(job, member, opened.bits[member], uplinks[job.cell])
-            parts.append(self.env.process(part))
-        yield self.env.all_of(parts)
+        cells = [
+            self.env.process(self._serve(opened, cell, uplink, downlink_hz))
+            for cell, uplink in uplinks.items()
+        ]
+        yield self.env.all_of(cells)
         for row in self._latest.values():
             self._on_spectrum(row)
         self._latest.clear()
@@ -109,6 +106,18 @@ class Network:
         start = self.env.now
         yield self.env.timeout(seconds)
         self._on_interval(Interval(round_index, None, "aggregate", start, self.env.now))
+
+    def _serve(self, opened: Opened, cell: int, uplink: Uplink, downlink_hz: float) -> Process:
+        """One cell's devices; one download after the other, while those who have theirs compute."""
+        parts = []
+        for member, job in enumerate(opened.dispatches):
+            if job.cell != cell:
+                continue
+            if job.download_s > 0:
+                yield from self._download(job, downlink_hz)
+            part = self._compute_and_send(job, member, opened.bits[member], uplink)
+            parts.append(self.env.process(part))
+        yield self.env.all_of(parts)
 
     def _uplink(self, opened: Opened, cell: int) -> Uplink:
         reserved = None

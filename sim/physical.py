@@ -18,7 +18,7 @@ from wireless.devices import PRESETS, DevicePreset
 from wireless.efficiency import Efficiency, FittedNr, LinkAdaptation, Shannon
 from wireless.fleet import Fleet, Move, draw_fleet
 from wireless.layout import Layout
-from wireless.mobility import Linear, RandomWaypoint, Static, Waypoints
+from wireless.mobility import Linear, RandomWaypoint, Static
 from wireless.nr import whole_blocks
 from wireless.propagation import ENVIRONMENTS
 from wireless.radio import Fading, PowerControl, RadioParameters
@@ -159,7 +159,10 @@ def radio_parameters(scenario: Scenario) -> RadioParameters:
 
 def _environment(choice: Any) -> Any:
     given = choice.model_dump(exclude={"name"}, exclude_none=True)
-    return ENVIRONMENTS[choice.name](**given)
+    try:
+        return ENVIRONMENTS[choice.name](**given)
+    except ValueError as error:
+        raise InputError(f"radio.environment: {error}") from None
 
 
 def _efficiency(choice: Any) -> Efficiency:
@@ -227,7 +230,7 @@ def _move(scenario: Scenario, radio: RadioParameters) -> Move:
         )
     if isinstance(choice, chosen.TraceOfPlaces):
         trace = _read("fleet.mobility.file", choice.file, read_position_trace)
-        return lambda _x, _y: Waypoints(trace.device, trace.time_s, trace.x_m, trace.y_m)
+        return lambda _x, _y: trace
     return Static
 
 

@@ -14,8 +14,10 @@ from sim.physical import World, build_world
 from sim.scenario import Scenario
 from sim.workload import Workload, build_workload
 from wireless import streams
+from wireless.channel import LEAST_PROBABILITY
 from wireless.compute import compute_time_s, throttled_time_s
 from wireless.fleet import Fleet
+from wireless.planning import planning_link
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,7 @@ def build_system(scenario: Scenario) -> System:
         compute_per_rank_s=(full - none) / scenario.lora.rank,
         fixed_bits=float(cost.upload_bits_fixed),
         bits_per_rank=float(cost.upload_bits_per_rank),
-        link=fleet.channel.planning_link(),
+        link=planning_link(fleet.channel),
         bandwidth_hz=_band_hz(world, radio.bandwidth_hz),
         overhead_s=scenario.schedule.overhead_s + broadcast_s,
         rank=scenario.lora.rank,
@@ -112,7 +114,7 @@ def build_system(scenario: Scenario) -> System:
 def _compute_s(
     scenario: Scenario, workload: Workload, world: World, rank: int
 ) -> NDArray[np.float64]:
-    """Expected compute time (N,) at one rank; jitter has mean one."""
+    """Compute time (N,) at one rank that plans reckon with, at the mean of jitter and traces."""
     fleet, throttle = world.fleet, scenario.fleet.throttle
     seconds = compute_time_s(
         workload.expected_flops(rank), workload.steps, fleet.compute_flops, fleet.step_overhead_s
@@ -139,12 +141,13 @@ def _completion(world: World) -> NDArray[np.float64]:
         raise InputError(
             f"fleet.availability: device {never[0]} is never there; leave it out of the trace"
         )
-    sends = 1 - fleet.channel.outage_probability()
-    mute = np.flatnonzero(sends <= 0)
+    sends = fleet.channel.start.sends_probability
+    mute = np.flatnonzero(sends < LEAST_PROBABILITY)
     if len(mute):
         raise InputError(
             f"radio.fading.outage_snr_db = {fleet.channel.radio.fading.outage_snr_db:g}: device "
-            f"{mute[0]} is always in outage; lower it or bring the devices nearer"
+            f"{mute[0]} would send in {sends[mute[0]]:.2g} of the rounds, at least "
+            f"{LEAST_PROBABILITY:g} is needed; lower it or bring the devices nearer"
         )
     return np.asarray(there * sends)
 

@@ -18,14 +18,16 @@ power_control  uplink power control and the links that it shapes
 nr             numerology, peak rates and resource blocks of NR
 spectrum       rules by which devices share one uplink band
 devices        presets of training speed, memory, power and battery
-published      measured training steps, and how well presets predict them
 compute        time of local training, and a device's speed from measured times
 energy         energy of computing and of sending
 battery        what is left of it
 availability   when devices are there
 traces         values over time, from CSV files (trace_files)
 radio          the parameters of cells and links
+rates          modem, fading and power control put together
 channel        the links of devices at a moment
+planning       what plans reckon with under fading per round
+coverage       rate against distance
 fleet          a fleet drawn in its cells
 ============== =================================================================
 """

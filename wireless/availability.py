@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wireless import streams
-from wireless.traces import StepTrace, queries, whole_periods
+from wireless.trace_rows import queries
+from wireless.traces import StepTrace, whole_periods
 
 _Floats = NDArray[np.float64]
 _Integers = NDArray[np.int64]

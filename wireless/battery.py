@@ -1,4 +1,4 @@
-"""Batteries of a fleet: what is left, what is spent, and for how long it lasts."""
+"""Batteries of a fleet: what is spent and what is left."""
 
 from dataclasses import dataclass, field
 from typing import Self
@@ -82,43 +82,6 @@ class Battery:
         """
         spent = self.spent_j + self._sum(device, joules)
         return type(self)(self.capacity_j, np.minimum(spent, self.capacity_j))
-
-    def charge(self, device: ArrayLike, joules: ArrayLike) -> Self:
-        """Return the state after some devices were charged; a battery holds no more than when full.
-
-        Parameters and errors are those of `spend`.
-
-        Returns
-        -------
-        Battery
-            The new state.
-        """
-        spent = self.spent_j - self._sum(device, joules)
-        return type(self)(self.capacity_j, np.maximum(spent, 0))
-
-    def seconds_left(self, power_w: ArrayLike) -> NDArray[np.float64]:
-        """Return for how long the batteries last at a constant power.
-
-        Parameters
-        ----------
-        power_w : array_like, shape (N,)
-            Powers in watts, finite and >= 0.
-
-        Returns
-        -------
-        ndarray, shape (N,)
-            Seconds: ``inf`` on mains or at zero power, but 0 from an empty battery.
-
-        Raises
-        ------
-        ValueError
-            If a power is negative or not finite.
-        """
-        power = np.asarray(power_w, dtype=np.float64)
-        require("power_w", power, np.isfinite(power) & (power >= 0), "finite and at least 0")
-        draws = np.broadcast_to(power, self.capacity_j.shape)
-        forever = np.where(self.empty, 0.0, np.inf)
-        return np.divide(self.left_j, draws, out=forever, where=draws > 0)
 
     def _sum(self, device: ArrayLike, joules: ArrayLike) -> NDArray[np.float64]:
         """Energies per device, shape (N,)."""

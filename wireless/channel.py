@@ -1,6 +1,5 @@
 """The links of devices at a moment: place, path loss, shadowing, fading, power and noise."""
 
-import math
 from dataclasses import dataclass, fields
 from typing import NamedTuple, Self
 
@@ -9,23 +8,26 @@ from numpy.typing import NDArray
 from scipy.special import ndtr
 
 from wireless import fading, streams
-from wireless.efficiency import Efficiency
 from wireless.fields import Field
 from wireless.interference import (
     downlink_interference_w_hz,
     serving,
     uplink_interference_w_hz,
 )
-from wireless.link import Link, make_link
+from wireless.link import Link
 from wireless.mobility import Mobility, Static
-from wireless.power_control import PowerControlledLink, knee_hz, power_dbm
+from wireless.power_control import power_dbm
 from wireless.propagation.penetration import building_loss_db
 from wireless.radio import RadioParameters
+from wireless.rates import faded_link, uplink
 
 FloatArray = NDArray[np.float64]
 
 #: Range of Rician factors; beyond it a channel is next to Rayleigh's, or to one that does not fade.
 _K_RANGE_DB = (-20.0, 30.0)
+
+#: Least probability of sending; a device that would send more rarely counts as in outage.
+LEAST_PROBABILITY = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,16 +52,17 @@ class LinkState:
         Rician factors in dB; NaN where fading is Rayleigh.
     tx_power_dbm : ndarray, shape (M,)
         Transmit powers in dBm over the whole band, which power control may have lowered.
-    full_power_hz : ndarray, shape (M,)
-        Bandwidth from which on the device sends at its largest power; zero without power control.
     snr_db : ndarray, shape (M,)
         Mean uplink SNR (with interference, SINR) over the whole band, before any SNR gap.
     downlink_snr_db : ndarray, shape (M,)
         The same for the downlink over its whole band.
     uplink, downlink : Link
         Rates of the M devices: means over fading, or with the fading of the moment.
+    sends_probability : ndarray, shape (M,)
+        Probability that fading lets the device send, at this place.
     outage : ndarray of bool, shape (M,)
-        Whether the fading of the moment keeps the device from sending.
+        Whether the fading of the moment keeps it from sending; so does a probability below
+        `LEAST_PROBABILITY`, whose inverse no aggregation weight could bear.
     """
 
     x_m: FloatArray
@@ -71,11 +74,11 @@ class LinkState:
     shadowing_db: FloatArray
     rician_k_db: FloatArray
     tx_power_dbm: FloatArray
-    full_power_hz: FloatArray
     snr_db: FloatArray
     downlink_snr_db: FloatArray
     uplink: Link
     downlink: Link
+    sends_probability: FloatArray
     outage: NDArray[np.bool_]
 
     def __len__(self) -> int:
@@ -188,57 +191,13 @@ class Channel:
             return self.start.take(device)
         return self._links(self._places(device, time_s), time_s)
 
-    def outage_probability(self) -> FloatArray:
-        """Return the probability that fading keeps a device from sending, where it started.
-
-        Returns
-        -------
-        ndarray, shape (N,)
-            Zero unless fading is per round.
-        """
-        if self.radio.fading.kind != "per-round":
-            return np.zeros(len(self))
-        return fading.outage_probability(self._outage_power(), _ratio(self.start.rician_k_db))
-
-    def planning_link(self) -> Link:
-        """Return uplinks whose transfer times are the means over what fading leaves.
-
-        With ergodic rates or a constant channel they are the uplinks themselves. With fading per
-        round, a link without fading that takes as long for a bit over the whole band as the fading
-        link does in the mean over the rounds without outage (own derivation): the mean of one over
-        the rate, which an outage SNR keeps finite.
-
-        Returns
-        -------
-        Link
-            Of the N devices, where they started.
-        """
-        if self.radio.fading.kind != "per-round":
-            return self.start.uplink
-        start, band = self.start, self.radio.bandwidth_hz
-        headroom_db = self.max_power_dbm - start.tx_power_dbm
-        snr_bandwidth = band * 10 ** ((start.snr_db + headroom_db) / 10)
-
-        def bit_s(power: FloatArray) -> FloatArray:
-            """Seconds per bit at a fading power, over the whole band."""
-            link = self._uplink(start.full_power_hz, snr_bandwidth * power, None)
-            return np.asarray(1 / link.rate(band))
-
-        wanted = fading.truncated_mean(bit_s, self._outage_power(), _ratio(start.rician_k_db))
-        # Time per bit falls with the power: bisection in its logarithm, all devices at once.
-        low, high = np.full(len(self), math.log(1e-9)), np.full(len(self), math.log(1e3))
-        for _ in range(60):
-            middle = (low + high) / 2
-            slow = bit_s(np.exp(middle)) > wanted
-            low, high = np.where(slow, middle, low), np.where(slow, high, middle)
-        return self._uplink(start.full_power_hz, snr_bandwidth * np.exp((low + high) / 2), None)
-
     def _start(self) -> LinkState:
         """The links at time zero, after the interference that the fleet itself makes there."""
         radio = self.radio
         places = self._places(np.arange(len(self)), 0.0)
         if radio.layout is not None:
-            power_w = _watts(self._power_dbm(places))
+            # Several senders of a cell have a part of the band each, and the power for it.
+            power_w = _watts(self._power_dbm(places, radio.bandwidth_hz / max(radio.senders, 1.0)))
             self._noise_w_hz = self._noise_w_hz + uplink_interference_w_hz(
                 places.gain, places.cell, power_w, radio.bandwidth_hz, radio.load, radio.senders
             )
@@ -290,8 +249,8 @@ class Channel:
             np.asarray(10 ** (gain_db / 10)),
         )
 
-    def _power_dbm(self, places: _Places) -> FloatArray:
-        """Transmit power over the whole band."""
+    def _power_dbm(self, places: _Places, bandwidth_hz: float) -> FloatArray:
+        """Transmit power over a bandwidth."""
         most, control = self.max_power_dbm[places.device], self.radio.power_control
         if control is None:
             return most
@@ -300,17 +259,16 @@ class Channel:
             control.p0_dbm,
             control.alpha,
             -10 * np.log10(places.own_gain),
-            self.radio.bandwidth_hz,
-            control.block_hz,
+            bandwidth_hz,
         )
 
     def _links(self, places: _Places, time_s: float) -> LinkState:
         """Rates and SNRs of devices at their places."""
         radio, device, gain = self.radio, places.device, places.own_gain
-        most, control = self.max_power_dbm[device], radio.power_control
+        most = self.max_power_dbm[device]
         noise = self._noise_w_hz[places.cell]
         snr_bandwidth = _watts(most) * gain / noise
-        power = self._power_dbm(places)
+        power = self._power_dbm(places, radio.bandwidth_hz)
         snr_db = 10 * np.log10(_watts(power) * gain / (noise * radio.bandwidth_hz))
         density = _watts(radio.bs_power_dbm) / radio.downlink_bandwidth_hz
         device_noise = np.full(len(device), self._device_noise_w_hz)
@@ -319,19 +277,18 @@ class Channel:
                 places.gain, places.cell, density, radio.load
             )
         downlink_snr = density * gain / device_noise
-        knee = np.zeros(len(device))
-        if control is not None:
-            knee = knee_hz(
-                most, control.p0_dbm, control.alpha, -10 * np.log10(gain), control.block_hz
-            )
         k_db = self._k_db(places)
+        sends = np.ones(len(device))
         outage = np.zeros(len(device), dtype=np.bool_)
         faded_db: FloatArray | None = k_db
-        if radio.fading.kind == "per-round":
+        if radio.fading.kind == "per-round" and radio.fades:
+            k_factor = np.where(np.isnan(k_db), 0.0, 10 ** (np.nan_to_num(k_db) / 10))
+            least = 10 ** ((radio.fading.outage_snr_db - snr_db) / 10)
+            sends = 1 - fading.outage_probability(least, k_factor)
             # One shift for good: a change of it would make the phase jump.
             shift = fading.doppler_hz(radio.fading.speed_m_s, radio.carrier_hz)
-            now = fading.power(self._seed, device, time_s, shift, _ratio(k_db))
-            outage = snr_db + 10 * np.log10(now) < radio.fading.outage_snr_db
+            now = fading.power(self._seed, device, time_s, shift, k_factor)
+            outage = (now < least) | (sends < LEAST_PROBABILITY)
             snr_bandwidth, faded_db = snr_bandwidth * now, None
         return LinkState(
             x_m=places.x_m,
@@ -343,54 +300,27 @@ class Channel:
             shadowing_db=places.shadowing_db,
             rician_k_db=k_db,
             tx_power_dbm=power,
-            full_power_hz=knee,
             snr_db=snr_db,
             downlink_snr_db=10 * np.log10(downlink_snr),
-            uplink=self._uplink(knee, snr_bandwidth, faded_db),
-            downlink=self._rates(
-                radio.downlink_bandwidth_hz * downlink_snr, self.radio.downlink_modem, k_db
+            uplink=uplink(radio, most, -10 * np.log10(gain), snr_bandwidth, faded_db),
+            downlink=faded_link(
+                radio, radio.downlink_modem, radio.downlink_bandwidth_hz * downlink_snr, k_db
             ),
+            sends_probability=sends,
             outage=outage,
         )
 
-    def _uplink(
-        self, knee: FloatArray, snr_bandwidth_hz: FloatArray, k_db: FloatArray | None
-    ) -> Link:
-        """Uplinks of given SNR bandwidths, power control included; not fading if K is None."""
-        link = self._rates(snr_bandwidth_hz, self.radio.uplink_modem, k_db)
-        return link if self.radio.power_control is None else PowerControlledLink(link, knee)
-
-    def _rates(
-        self, snr_bandwidth_hz: FloatArray, modem: Efficiency, k_db: FloatArray | None
-    ) -> Link:
-        """Links of given SNR bandwidths at full power; not fading if K is None."""
-        if k_db is None or self.radio.fading.kind == "none":
-            return make_link(snr_bandwidth_hz, modem, None, "none")
-        # By what may be, not by who happens to be in sight: a device's link is the same in any
-        # company, to the last digit.
-        if self.radio.fading.rician and self.radio.environment.rician_k_db is not None:
-            return make_link(snr_bandwidth_hz, modem, k_db, "rician")
-        return make_link(snr_bandwidth_hz, modem, None, "rayleigh")
-
     def _k_db(self, places: _Places) -> FloatArray:
-        """Rician factors in whole dB, so that devices share curves; NaN out of sight."""
+        """Rician factors in whole dB, so that devices share curves; NaN out of sight or indoors."""
         mean_and_std = self.radio.environment.rician_k_db
         if mean_and_std is None or not self.radio.fading.rician:
             return np.full(len(places.device), np.nan)
         mean, std = mean_and_std
         drawn = mean + std * streams.normal(self._seed, "radio.rician", places.device)
-        return np.where(places.los, np.clip(np.rint(drawn), *_K_RANGE_DB), np.nan)
-
-    def _outage_power(self) -> FloatArray:
-        """Fading powers below which the devices are in outage, where they started."""
-        return np.asarray(10 ** ((self.radio.fading.outage_snr_db - self.start.snr_db) / 10))
+        seen = places.los & (self._walls_db[places.device] == 0)
+        return np.where(seen, np.clip(np.rint(drawn), *_K_RANGE_DB), np.nan)
 
 
 def _watts(dbm: float | FloatArray) -> FloatArray:
     """Power in W, or density in W/Hz."""
     return np.asarray(10 ** ((np.asarray(dbm, dtype=np.float64) - 30) / 10))
-
-
-def _ratio(k_db: FloatArray) -> FloatArray:
-    """Rician factors as ratios, zero out of sight."""
-    return np.where(np.isnan(k_db), 0.0, 10 ** (np.nan_to_num(k_db) / 10))

@@ -27,3 +27,20 @@ def require(name: str, values: ArrayLike, valid: ArrayLike, accepted: str) -> No
     mask = np.asarray(valid)
     if not mask.all():
         raise ValueError(f"{name} must be {accepted}, got {array[~mask][0]}")
+
+
+def check_share(share: float) -> None:
+    """Refuse a share of band or time outside (0, 1].
+
+    Parameters
+    ----------
+    share : float
+        The share.
+
+    Raises
+    ------
+    ValueError
+        If it is outside.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must be in (0, 1], got {share}")

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from wireless.link import make_link
-from wireless.power_control import PowerControlledLink, knee_hz
 from wireless.radio import RadioParameters
+from wireless.rates import uplink
 
 FloatArray = NDArray[np.float64]
 
@@ -79,16 +78,7 @@ def _rate(
     noise_dbm_hz = radio.noise_density_dbm_hz + radio.bs_noise_figure_db
     coupling_db = loss_db - radio.antennas_db
     snr_bandwidth = 10 ** ((max_power_dbm - coupling_db - noise_dbm_hz) / 10)
-    k = radio.environment.rician_k_db
-    if radio.fading.kind == "none":
-        link = make_link(snr_bandwidth, radio.uplink_modem, None, "none")
-    elif los and radio.fading.rician and k is not None:
-        k_db = np.full(len(loss_db), k[0])
-        link = make_link(snr_bandwidth, radio.uplink_modem, k_db, "rician")
-    else:
-        link = make_link(snr_bandwidth, radio.uplink_modem, None, "rayleigh")
-    control = radio.power_control
-    if control is not None:
-        knee = knee_hz(max_power_dbm, control.p0_dbm, control.alpha, coupling_db, control.block_hz)
-        link = PowerControlledLink(link, knee)
+    mean_k = radio.environment.rician_k_db
+    k_db = np.full(len(loss_db), mean_k[0] if los and mean_k is not None else np.nan)
+    link = uplink(radio, max_power_dbm, coupling_db, snr_bandwidth, k_db)
     return link.rate(radio.bandwidth_hz)

@@ -4,7 +4,7 @@
 efficiency      bit/s/Hz of an SNR u, times the share
 =============== ====================================================================
 Shannon         log2(1 + u/gap)
-FittedNr        min(5.55, 0.90 log2(1 + u/1.114))
+FittedNr        0.9 min(5.55, 0.90 log2(1 + u/1.114))
 LinkAdaptation  (1 - block error) x bits per symbol of the best step that u decodes
 =============== ====================================================================
 
@@ -18,6 +18,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
+
+from wireless.checks import check_share
 
 #: SNR in dB at which a tenth of the code blocks fails, and dB per standard deviation of the
 #: waterfall, by (bits per symbol, 1024 x code rate) of TS 38.214. Measured: see `LinkAdaptation`.
@@ -79,12 +81,6 @@ _CQI_64QAM = tuple(
 _TABLES = {"mcs-64qam": _MCS_64QAM, "cqi-64qam": _CQI_64QAM}
 
 
-def _check_share(share: float) -> None:
-    """Refuse a share outside (0, 1]."""
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share}")
-
-
 @dataclass(frozen=True, slots=True)
 class Shannon:
     """Shannon's capacity at an SNR gap, share log2(1 + u/gap).
@@ -109,7 +105,7 @@ class Shannon:
         """Check the ranges."""
         if not 0 <= self.gap_db < math.inf:
             raise ValueError(f"gap_db must be finite and not negative, got {self.gap_db}")
-        _check_share(self.share)
+        check_share(self.share)
 
     @property
     def log_form(self) -> tuple[float, float, float]:
@@ -123,9 +119,10 @@ class Shannon:
 
 @dataclass(frozen=True, slots=True)
 class FittedNr:
-    """A fit to one layer of NR under link adaptation, share min(5.55, 0.90 log2(1 + u/1.114)).
+    """A fit to one layer of NR under link adaptation, 0.9 share min(5.55, 0.90 log2(1 + u/1.114)).
 
-    AWGN, a tenth of the blocks in error, 64QAM table; the peak is that of CQI 15.
+    AWGN, 64QAM table; the peak is that of CQI 15. The fit is of what is sent at a tenth of the
+    blocks in error, so nine tenths of it arrive.
 
     Parameters
     ----------
@@ -140,19 +137,20 @@ class FittedNr:
     References
     ----------
     The form is that of TR 36.942, annex A (attenuated and truncated Shannon bound); the figures
-    are our own fit to link adaptation.
+    are a fit to link adaptation whose data are not published.
     """
 
     share: float = 1.0
 
     def __post_init__(self) -> None:
         """Check the share."""
-        _check_share(self.share)
+        check_share(self.share)
 
     @property
     def log_form(self) -> tuple[float, float, float]:
         """Scale, gap as a ratio, and peak of min(peak, scale log2(1 + u/gap)) in bit/s/Hz."""
-        return 0.90 * self.share, 1.114, 5.55 * self.share
+        arrives = 0.9 * self.share
+        return 0.90 * arrives, 1.114, 5.55 * arrives
 
     def bps_hz(self, snr: ArrayLike) -> NDArray[np.float64]:
         """Return the efficiencies in bit/s/Hz at SNRs as ratios, of the same shape."""
@@ -211,7 +209,7 @@ class LinkAdaptation:
             raise ValueError(f"table must be one of {sorted(_TABLES)}, got {self.table!r}")
         if not 0.001 <= self.block_error <= 0.5:
             raise ValueError(f"block_error must be in [0.001, 0.5], got {self.block_error}")
-        _check_share(self.share)
+        check_share(self.share)
 
     @property
     def nominal_bps_hz(self) -> NDArray[np.float64]:

@@ -68,31 +68,3 @@ def compute_energy_j(compute_power_w: ArrayLike, seconds: ArrayLike) -> NDArray[
     """
     power = np.asarray(compute_power_w, dtype=np.float64)
     return np.asarray(power * np.asarray(seconds, dtype=np.float64))
-
-
-def cycle_energy_j(
-    kappa: ArrayLike, cycles: ArrayLike, frequency_hz: ArrayLike
-) -> NDArray[np.float64]:
-    """Return the energy of processor cycles in the model of the literature, kappa C f^2.
-
-    Only for comparison with work that assumes it: of two phones, this approximation missed the
-    measured power by up to 959 % (arXiv 2605.27601, abstract). `compute_energy_j` uses measured
-    watts.
-
-    Parameters
-    ----------
-    kappa : array_like, shape (N,)
-        Effective switched capacitances kappa in J s^2 per cycle: the voltage is taken to rise in
-        proportion to the frequency.
-    cycles : array_like, shape (N,)
-        Cycles C.
-    frequency_hz : array_like, shape (N,)
-        Clock frequencies f.
-
-    Returns
-    -------
-    ndarray, shape (N,)
-        Energies in joules.
-    """
-    per_cycle = np.asarray(kappa, dtype=np.float64) * np.asarray(frequency_hz) ** 2
-    return np.asarray(per_cycle * np.asarray(cycles, dtype=np.float64))

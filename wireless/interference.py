@@ -161,30 +161,3 @@ def uplink_interference_w_hz(
         received_w[victim] = 0
         interference[victim] = received_w.sum() / bandwidth_hz
     return interference
-
-
-def noise_rise_db(interference_w_hz: ArrayLike, noise_w_hz: ArrayLike) -> NDArray[np.float64]:
-    """Return how far interference lifts the noise, 10 lg((N0 + I) / N0).
-
-    Parameters
-    ----------
-    interference_w_hz : array_like, shape (N,) or (S,)
-        Densities of the interference in W/Hz, >= 0.
-    noise_w_hz : array_like, scalar or the same shape
-        Densities of the noise in W/Hz, the receiver's noise figure included, > 0.
-
-    Returns
-    -------
-    ndarray
-        Rises in dB, >= 0: what an SNR loses.
-
-    Raises
-    ------
-    ValueError
-        If a density is outside its range.
-    """
-    noise = _checked(noise_w_hz, "noise_w_hz")
-    if not (noise > 0).all():
-        raise ValueError(f"noise_w_hz must be positive, got {noise.min()}")
-    ratio = _checked(interference_w_hz, "interference_w_hz") / noise
-    return np.asarray(10 / math.log(10) * np.log1p(ratio))

@@ -45,7 +45,7 @@ def headroom_db(
     alpha : float
         Share of the path loss that is compensated, in [0, 1].
     path_loss_db : array_like, shape (N,)
-        Long-term losses between the antennas in dB.
+        Long-term losses that the device measures, antenna gains taken off, in dB.
     bandwidth_hz : array_like, shape (N,)
         Bandwidths in Hz, >= 0.
     block_hz : float

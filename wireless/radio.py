@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from wireless.efficiency import Efficiency, Shannon
+from wireless.efficiency import Efficiency, FittedNr, Shannon
 from wireless.layout import Layout
+from wireless.nr import OVERHEAD
 from wireless.propagation import Environment, UMa
 
 
@@ -16,8 +17,8 @@ class Fading:
     Parameters
     ----------
     kind : {"ergodic", "per-round", "none"}
-        Rates are means over the fading of a transfer; or the channel of a round's start holds for
-        the round; or the channel is constant.
+        Rates are means over the fading of a transfer; or the uplink of a round's start holds for
+        the round, while downlinks stay means; or the channel is constant.
     rician : bool
         Whether devices in line of sight have a Rician factor; all others fade as Rayleigh.
     outage_snr_db : float
@@ -37,8 +38,9 @@ class Fading:
             raise ValueError(f"kind must be ergodic, per-round or none, got {self.kind!r}")
         if not math.isfinite(self.outage_snr_db):
             raise ValueError(f"outage_snr_db must be finite, got {self.outage_snr_db}")
-        if not 0 <= self.speed_m_s < math.inf:
-            raise ValueError(f"speed_m_s must be finite and not negative, got {self.speed_m_s}")
+        if not 0 < self.speed_m_s < math.inf:
+            # A channel that never changes would keep some devices out for ever.
+            raise ValueError(f"speed_m_s must be finite and positive, got {self.speed_m_s}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,24 +50,19 @@ class PowerControl:
     Parameters
     ----------
     p0_dbm : float
-        Power wanted at the base station in one resource block, in dBm.
+        Power wanted at the base station in 180 kHz, in dBm.
     alpha : float
         Share of the path loss that is compensated, in [0, 1].
-    block_hz : float
-        Width of a resource block in Hz, > 0.
     """
 
     p0_dbm: float = -80.0
     alpha: float = 0.8
-    block_hz: float = 180e3
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.p0_dbm):
             raise ValueError(f"p0_dbm must be finite, got {self.p0_dbm}")
         if not 0 <= self.alpha <= 1:
             raise ValueError(f"alpha must be in [0, 1], got {self.alpha}")
-        if not 0 < self.block_hz < math.inf:
-            raise ValueError(f"block_hz must be finite and positive, got {self.block_hz}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +103,13 @@ class RadioParameters:
     building : {"low-loss", "high-loss"}
         The walls, by TR 38.901, table 7.4.3-2.
     efficiency : Efficiency
-        Bit/s/Hz that an SNR buys.
+        Bit/s/Hz that an SNR buys. From the NR modems, control and reference signals take the
+        overhead of TS 38.306.
     fading : Fading
         How the small-scale channel is seen.
     uplink_share : float
-        Share of the time that the uplink has, in (0, 1]: below one, time-division duplex on one
-        band, of which the downlink has the rest; one is frequency-division duplex.
+        Share of the time that the uplink has, in (0, 1]: below one, time-division duplex, in which
+        the downlink has the rest of the time; one is frequency-division duplex.
     power_control : PowerControl, optional
         Full power if not given.
     block_hz : float, optional
@@ -147,7 +145,7 @@ class RadioParameters:
     extra_loss_db: float = 0.0
     indoor_share: float = 0.0
     building: Literal["low-loss", "high-loss"] = "low-loss"
-    efficiency: Efficiency = field(default_factory=Shannon)
+    efficiency: Efficiency = field(default_factory=FittedNr)
     fading: Fading = field(default_factory=Fading)
     uplink_share: float = 1.0
     power_control: PowerControl | None = None
@@ -193,11 +191,13 @@ class RadioParameters:
                 f"indoor_share must be 0 in environment {self.environment.name}, where no base "
                 f"station is outside a building, got {self.indoor_share}"
             )
-        if not self.min_distance_m < self.reach_m:
-            reach = "cell_radius_m" if self.layout is None else "inter_site_m"
+        # A device of a hexagon may be nowhere farther from its site than half the way to the next.
+        reach, most = "cell_radius_m", self.cell_radius_m
+        if self.layout is not None:
+            reach, most = "half of inter_site_m", self.layout.inter_site_m / 2
+        if not self.min_distance_m < most:
             raise ValueError(
-                f"min_distance_m must be below {reach} = {self.reach_m:g}, "
-                f"got {self.min_distance_m:g}"
+                f"min_distance_m must be below {reach} = {most:g}, got {self.min_distance_m:g}"
             )
         assert self.bs_height_m is not None
         assert self.ut_height_m is not None
@@ -220,14 +220,27 @@ class RadioParameters:
 
     @property
     def uplink_modem(self) -> Efficiency:
-        """Bit/s/Hz that an uplink SNR buys, the downlink's part of the time taken off."""
-        return replace(self.efficiency, share=self.efficiency.share * self.uplink_share)
+        """Bit/s/Hz that an uplink SNR buys, the downlink's time and the overhead taken off."""
+        return self._modem("uplink", self.uplink_share)
 
     @property
     def downlink_modem(self) -> Efficiency:
-        """Bit/s/Hz that a downlink SNR buys, the uplink's part of the time taken off."""
-        share = 1.0 if self.uplink_share == 1 else 1 - self.uplink_share
-        return replace(self.efficiency, share=self.efficiency.share * share)
+        """Bit/s/Hz that a downlink SNR buys, the uplink's time and the overhead taken off."""
+        return self._modem("downlink", 1.0 if self.uplink_share == 1 else 1 - self.uplink_share)
+
+    def _modem(self, direction: Literal["uplink", "downlink"], time_share: float) -> Efficiency:
+        if not isinstance(self.efficiency, Shannon):
+            frequency_range: Literal["FR1", "FR2"] = "FR1" if self.carrier_hz < 7.125e9 else "FR2"
+            time_share *= 1 - OVERHEAD[frequency_range, direction]
+        return replace(self.efficiency, share=self.efficiency.share * time_share)
+
+    @property
+    def fades(self) -> bool:
+        """Whether anything fades: not where it is switched off, nor where nothing scatters."""
+        k_db = self.environment.rician_k_db
+        return self.fading.kind != "none" and not (
+            self.fading.rician and k_db is not None and k_db[0] == math.inf
+        )
 
     @property
     def antennas_db(self) -> float:

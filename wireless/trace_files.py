@@ -8,14 +8,15 @@ is guessed and nothing left out.
 import csv
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from os import PathLike
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from wireless.traces import RowError, StepTrace, row_order, table_columns
+from wireless.mobility import Waypoints
+from wireless.trace_rows import RowError
+from wireless.traces import StepTrace
 
 _Path = str | PathLike[str]
 _Floats = NDArray[np.float64]
@@ -201,44 +202,7 @@ def read_compute_trace(path: str | PathLike[str], period_s: float = math.inf) ->
     return _read_steps(path, _not_negative("speed"), headers, period_s)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class PositionTrace:
-    """Places of devices at some times, sorted by device and time.
-
-    Parameters
-    ----------
-    device : array_like of int, shape (R,)
-        Trace device of each row, numbered from 0 without a gap.
-    time_s : array_like, shape (R,)
-        Times in seconds, >= 0; each device's first is 0, and none of its times comes twice.
-    x_m, y_m : array_like, shape (R,)
-        Places in metres.
-
-    Raises
-    ------
-    ValueError
-        If the rows break a rule above.
-    """
-
-    device: NDArray[np.int64]
-    time_s: _Floats
-    x_m: _Floats
-    y_m: _Floats
-
-    def __post_init__(self) -> None:
-        """Validate and sort."""
-        device, columns = table_columns(self.device, time_s=self.time_s, x_m=self.x_m, y_m=self.y_m)
-        order = row_order(device, columns[0])
-        object.__setattr__(self, "device", device[order])
-        for name, column in zip(("time_s", "x_m", "y_m"), columns, strict=True):
-            object.__setattr__(self, name, column[order])
-
-    def __len__(self) -> int:
-        """Return the number of trace devices D."""
-        return int(self.device[-1]) + 1
-
-
-def read_position_trace(path: str | PathLike[str]) -> PositionTrace:
+def read_position_trace(path: str | PathLike[str]) -> Waypoints:
     """Read where devices are.
 
     Parameters
@@ -248,7 +212,7 @@ def read_position_trace(path: str | PathLike[str]) -> PositionTrace:
 
     Returns
     -------
-    PositionTrace
+    Waypoints
         The places of the file's devices.
 
     Raises
@@ -261,6 +225,6 @@ def read_position_trace(path: str | PathLike[str]) -> PositionTrace:
         path, (_TIME, *places), (["time_s", "device", "x_m", "y_m"],)
     )
     try:
-        return PositionTrace(device, time, x, y)
+        return Waypoints(device, time, x, y)
     except RowError as error:
         raise ValueError(f"{path}, line {error.row + 2}: {error}") from None

@@ -114,7 +114,7 @@ class Diurnal(Section):
     middle_std_hours: Annotated[float, Field(ge=0, le=24)] = 5.2
     """Its standard deviation over devices (h)."""
     jitter_hours: Annotated[float, Field(ge=0, lt=12)] = 0.5
-    """Largest shift of a start or an end from day to day (h)."""
+    """Largest shift of that time as a whole from day to day (h)."""
 
 
 class TraceOfPresence(Section):

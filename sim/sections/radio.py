@@ -58,7 +58,7 @@ class LogDistance(Section):
     """Loss at the reference distance (dB)."""
     reference_distance_m: Positive = 1000.0
     """Reference distance (m)."""
-    exponent: Annotated[float, Field(gt=0, le=10)] = 3.76
+    exponent: Annotated[float, Field(ge=1, le=10)] = 3.76
     """Path loss exponent: the loss grows by ten times this per decade (dB)."""
     std_db: Decibel = 8.0
     """Standard deviation of shadowing (dB)."""
@@ -69,16 +69,16 @@ class LogDistance(Section):
 class Shannon(Section):
     """Shannon's rate at an SNR some decibels worse."""
 
-    name: Literal["shannon"] = "shannon"
+    name: Literal["shannon"]
     """shannon"""
     gap_db: Decibel = 1.73
     """Gap to the Shannon rate (dB)."""
 
 
 class FittedNr(Section):
-    """Curve fitted to NR with 64QAM: min(5.55, 0.90 log2(1 + SNR / 1.114)) bit/s/Hz."""
+    """Curve fitted to NR with 64QAM: 0.9 min(5.55, 0.90 log2(1 + SNR / 1.114)) bit/s/Hz."""
 
-    name: Literal["fitted-nr"]
+    name: Literal["fitted-nr"] = "fitted-nr"
     """fitted-nr"""
 
 
@@ -89,7 +89,7 @@ class LinkAdaptation(Section):
     """link-adaptation"""
     table: Literal["mcs-64qam", "cqi-64qam"] = "mcs-64qam"
     """Table of modulation and coding schemes."""
-    block_error: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    block_error: Annotated[float, Field(ge=0.001, le=0.5)] = 0.1
     """Block error rate that is aimed at; blocks in error are lost rate."""
 
 
@@ -103,19 +103,17 @@ class FadingChoice(Section):
     """Whether the line of sight counts; false is Rayleigh fading for all."""
     outage_snr_db: Annotated[float, Field(ge=-100, le=100)] = _FADING.outage_snr_db
     """per-round: a device whose SNR over the whole band is lower drops out of the round (dB)."""
-    speed_m_s: Annotated[float, Field(ge=0, le=500)] = _FADING.speed_m_s
+    speed_m_s: Annotated[float, Field(gt=0, le=500)] = _FADING.speed_m_s
     """per-round: speed that the Doppler shift is reckoned with (m/s)."""
 
 
 class PowerControlChoice(Section):
-    """Open-loop uplink power control of TS 38.213: P0 + alpha path loss per resource block."""
+    """Open-loop uplink power control of TS 38.213: P0 + alpha path loss in 180 kHz."""
 
     p0_dbm: Power = _POWER.p0_dbm
-    """Power wanted at the base station in one resource block (dBm)."""
+    """Power wanted at the base station in 180 kHz (dBm)."""
     alpha: Share = _POWER.alpha
     """Share of the path loss that is compensated."""
-    block_hz: Positive = _POWER.block_hz
-    """Width of a resource block (Hz)."""
 
 
 class Cells(Section):
@@ -183,16 +181,16 @@ class Radio(Section):
     building: Literal["low-loss", "high-loss"] = _RADIO.building
     """Their walls, by TR 38.901."""
     modulation: Annotated[Shannon | FittedNr | LinkAdaptation, Field(discriminator="name")] = (
-        Shannon()
+        FittedNr()
     )
-    """What an SNR buys: shannon, fitted-nr or link-adaptation."""
+    """What an SNR buys: shannon, fitted-nr or link-adaptation; the last two less NR's overhead."""
     fading: FadingChoice = FadingChoice()
     """ergodic, per-round or none."""
     power_control: PowerControlChoice | None = None
-    """Open-loop power control: {p0_dbm, alpha, block_hz}; null for full power."""
+    """Open-loop power control: {p0_dbm, alpha}; null for full power."""
     uplink_share: Probability = _RADIO.uplink_share
-    """Share of the time that the uplink has: 1 for frequency-division duplex, else the downlink
-    has the rest."""
+    """Share of the time that the uplink has: 1 for frequency-division duplex, less for
+    time-division duplex, in which the downlink has the rest."""
     allocation: Literal[
         "equal-finish", "work-conserving", "equal-split", "proportional", "time-division"
     ] = "equal-finish"

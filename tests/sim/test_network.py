@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fslora.methods import Job
 from optimizer import Cohort, Plan
+from optimizer.problem import in_turn
 from sim.dispatch import Dispatch, Dispatcher, Opened
 from sim.network import Network
 from sim.scenario import Scenario
@@ -56,10 +57,9 @@ def opened(
 ) -> Opened:
     """A round of devices of 2 W that send with 30 dBm, which is 1 W."""
     count = len(compute_s)
-    heard_s = download_s * np.arange(1, count + 1)
-    ready_s = heard_s + np.array(compute_s)
-    bits = 8.0 * np.array(size)
     cells = np.array(cell or [0] * count)
+    ready_s = in_turn(np.full(count, download_s), cells) + np.array(compute_s)
+    bits = 8.0 * np.array(size)
     transfers = tuple(
         (
             members,
@@ -184,6 +184,15 @@ def test_downloads_of_their_own_follow_each_other() -> None:
         (0, "compute"): (0.5, 3.5),
         (1, "compute"): (1.0, 2.0),
     }
+
+
+def test_cells_serve_their_own_downloads() -> None:
+    rule = RULES["equal-finish"]
+    seen = Recorder(rule)
+    link = LinearLink(np.full(3, 0.4))
+    seen.take_part(opened([1.0] * 3, [10] * 3, link, rule, cell=[0, 1, 0], download_s=0.5))
+    ends = {row.device: row.end_s for row in seen.intervals if row.phase == "downlink"}
+    assert ends == {0: 0.5, 1: 0.5, 2: 1.0}
 
 
 FLEETS = st.lists(
@@ -397,6 +406,39 @@ def test_outage_drops_devices_and_their_weight_makes_up_for_it(
     dropped = [row for row in recorder.intervals if row.outcome == "dropped"]
     assert len(dropped) == 4 * len(seen) - completes.sum()
     assert {(row.phase, row.bytes, row.energy_j) for row in dropped} == {("uplink", 0, 0.0)}
+
+
+def test_time_division_duplex_changes_no_energy(tiny: Callable[..., Scenario]) -> None:
+    """Sent in half of the time, an upload takes twice as long at half the mean power."""
+    energy = []
+    for share in (1.0, 0.5):
+        changes = {"radio.uplink_share": share, "policy": "full"}
+        _, _, _, recorder = rounds_of(tiny(changes), 1)
+        energy.append([row.energy_j for row in recorder.uplinks()])
+    # In equal finish the band of each shifts a little with the time it takes.
+    assert sum(energy[1]) == pytest.approx(sum(energy[0]), rel=0.02)
+
+
+def test_weights_follow_devices_to_where_they_are(
+    tiny: Callable[..., Scenario], tmp_path: Any
+) -> None:
+    """A device that walks away from the mast completes more rarely, and counts for as much more."""
+    trace = tmp_path / "places.csv"
+    trace.write_text("time_s,device,x_m,y_m\n0,a,100,0\n1,a,400,0\n", encoding="utf-8")
+    changes = {
+        "radio.fading": {"name": "per-round", "outage_snr_db": 15.0},
+        "fleet.mobility": {"name": "trace", "file": str(trace)},
+        "policy": "full",
+    }
+    system, _, seen, _ = rounds_of(tiny(changes), 3000)
+    total = np.zeros(4)
+    for done in seen[1:]:
+        total[done.cohort.device] += done.cohort.weight
+    now = system.fleet.channel.at(np.arange(4), 1e3).sends_probability
+    assert (now < 0.95 * system.fleet.channel.start.sends_probability).all()
+    share = total / (len(seen) - 1) / system.problem.weight
+    error = np.sqrt((1 / now - 1) / len(seen))
+    assert (np.abs(share - 1) < 5 * error).all()
 
 
 def test_job_follows_from_device_and_dispatch_not_from_the_round(

@@ -14,12 +14,18 @@ from wireless.fleet import draw_fleet
 from wireless.layout import Layout
 from wireless.link import ErgodicRayleighLink, PowerLimitedLink
 from wireless.mobility import Linear, Static, Waypoints
+from wireless.planning import planning_link
 from wireless.propagation import ENVIRONMENTS
 from wireless.propagation.penetration import building_loss_db
 from wireless.radio import Fading, PowerControl, RadioParameters
 
 PHONE = preset("phone-snapdragon-778g")
-WIDE = {"bandwidth_hz": 20e6, "downlink_bandwidth_hz": 20e6, "bs_power_dbm": 46.0}
+WIDE = {
+    "bandwidth_hz": 20e6,
+    "downlink_bandwidth_hz": 20e6,
+    "bs_power_dbm": 46.0,
+    "efficiency": Shannon(),
+}
 STILL, RAYLEIGH = Fading("none"), Fading(rician=False)
 UMA = ENVIRONMENTS["uma"]()
 
@@ -191,11 +197,11 @@ def test_planning_link_has_the_mean_time_per_bit_outside_outage():
     channel = draw_fleet(3, 40, PHONE, 0, 0, radio).channel
     rounds = [channel.at(np.arange(40), 10.0 * t) for t in range(1, 4001)]
     outage = np.array([state.outage for state in rounds])
-    wanted = channel.outage_probability()
+    wanted = 1 - channel.start.sends_probability
     error = np.sqrt(wanted * (1 - wanted) / len(rounds))
     assert (np.abs(outage.mean(axis=0) - wanted) <= 5 * error + 1e-3).all()
     bit_s = np.array([1 / state.uplink.rate(20e6) for state in rounds])
-    planned = 1 / channel.planning_link().rate(20e6)
+    planned = 1 / planning_link(channel).rate(20e6)
     for n in np.flatnonzero(wanted < 0.9):
         sent = bit_s[~outage[:, n], n]
         assert abs(sent.mean() - planned[n]) < 5 * sent.std(ddof=1) / np.sqrt(len(sent))
@@ -203,12 +209,12 @@ def test_planning_link_has_the_mean_time_per_bit_outside_outage():
 
 def test_without_fading_per_round_plans_use_the_links_themselves():
     channel = draw_fleet(1, 9, PHONE, 0, 0, RadioParameters(**WIDE)).channel
-    assert channel.planning_link() is channel.start.uplink
-    assert not channel.outage_probability().any()
+    assert planning_link(channel) is channel.start.uplink
+    assert (channel.start.sends_probability == 1).all()
 
 
 def test_power_control_saves_power_near_the_mast_and_nothing_at_the_edge():
-    control = PowerControl(p0_dbm=-90.0, alpha=0.8, block_hz=180e3)
+    control = PowerControl(p0_dbm=-90.0, alpha=0.8)
     links, full = start(power_control=control), start()
     blocks = 10 * np.log10(20e6 / 180e3)
     coupling = links.path_loss_db + links.shadowing_db - 8
@@ -261,6 +267,36 @@ def test_interference_lowers_every_link_and_more_of_it_more():
         np.testing.assert_allclose(rise[none.cell == cell], rise[none.cell == cell][0], rtol=1e-9)
 
 
+def test_interference_of_power_controlled_devices_does_not_depend_on_their_number():
+    """Ten that share the band send as much, together, as one that has all of it."""
+    layout, control = Layout(rings=1, inter_site_m=500.0), PowerControl(p0_dbm=-110.0)
+    one, ten = (start(700, layout=layout, power_control=control, senders=k) for k in (1.0, 10.0))
+    assert (one.tx_power_dbm < 23).all()
+    np.testing.assert_allclose(ten.snr_db, one.snr_db, atol=1e-9)
+
+
+def test_control_signals_take_their_share_from_nr_modems_alone():
+    for efficiency in (FittedNr(), LinkAdaptation()):
+        radio = RadioParameters(efficiency=efficiency, uplink_share=0.5)
+        assert radio.uplink_modem.share == pytest.approx(0.5 * (1 - 0.08))
+        assert radio.downlink_modem.share == pytest.approx(0.5 * (1 - 0.14))
+        high = RadioParameters(efficiency=efficiency, carrier_hz=28e9)
+        assert high.uplink_modem.share == pytest.approx(1 - 0.10)
+    assert RadioParameters(efficiency=Shannon()).uplink_modem.share == 1.0
+
+
+def test_free_space_does_not_fade():
+    still, fading_set = (
+        start(50, environment=ENVIRONMENTS["free-space"](), fading=kind)
+        for kind in (STILL, Fading("per-round"))
+    )
+    np.testing.assert_array_equal(fading_set.uplink.rate(1e6), still.uplink.rate(1e6))
+
+
+def test_nobody_indoors_has_a_line_of_sight_ray():
+    assert np.isnan(start(indoor_share=1.0).rician_k_db).all()
+
+
 def test_devices_of_a_layout_join_the_strongest_site():
     links = start(2000, layout=Layout(rings=1, inter_site_m=500.0), load=0.0)
     nearest = Layout(1, 500.0).distance_m(links.x_m, links.y_m).argmin(axis=1)
@@ -269,7 +305,7 @@ def test_devices_of_a_layout_join_the_strongest_site():
 
 
 def test_coverage_falls_with_distance_and_mixes_the_states():
-    radio = RadioParameters(fading=STILL)
+    radio = RadioParameters(fading=STILL, efficiency=Shannon())
     seen = coverage(radio, 23.0, np.geomspace(35, 500, 50))
     assert (np.diff(seen.los_bps) < 0).all()
     assert (np.diff(seen.mean_bps) < 0).all()
@@ -325,11 +361,9 @@ def test_fading_and_power_control_are_validated():
     with pytest.raises(ValueError, match="outage_snr_db"):
         Fading(outage_snr_db=np.nan)
     with pytest.raises(ValueError, match="speed_m_s"):
-        Fading(speed_m_s=-1)
+        Fading(speed_m_s=0)
     with pytest.raises(ValueError, match="alpha"):
         PowerControl(alpha=1.1)
-    with pytest.raises(ValueError, match="block_hz"):
-        PowerControl(block_hz=0)
     with pytest.raises(ValueError, match="indoor_share"):
         RadioParameters(
             environment=ENVIRONMENTS["inh-open"](), cell_radius_m=50.0, indoor_share=0.5

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from benchmarks.device_presets.published import flops_per_token, predict
+from benchmarks.device_presets.steps import LLAMA_2_7B, LLAMA_3_1_8B, MISTRAL_7B, PUBLISHED_STEPS
 from wireless.compute import speed_from_tokens
 from wireless.devices import PRESETS, DevicePreset, draw_kinds, preset
-from wireless.published import flops_per_token, predict
-from wireless.published_steps import LLAMA_2_7B, LLAMA_3_1_8B, MISTRAL_7B, PUBLISHED_STEPS
 
 #: Presets whose speed is that of a fitted family, by device and software of the family.
 FITTED = {

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wireless.energy import compute_energy_j, cycle_energy_j, uplink_energy_j
+from wireless.energy import compute_energy_j, uplink_energy_j
 
 
 def test_power_times_time():
@@ -30,12 +30,6 @@ def test_radiated_energy_is_the_least(power_dbm, seconds, efficiency, circuit_w)
     spent = uplink_energy_j(power_dbm, seconds, efficiency, circuit_w)
     assert spent >= least * (1 - 1e-15)
     assert spent - least / efficiency == pytest.approx(circuit_w * seconds, rel=1e-9, abs=1e-9)
-
-
-def test_cycle_model():
-    # The literature's kappa of 1e-28: a billion cycles at 2 GHz take 0.4 J, at half the clock
-    # a quarter of it.
-    np.testing.assert_allclose(cycle_energy_j(1e-28, 1e9, [2e9, 1e9]), [0.4, 0.1])
 
 
 @pytest.mark.parametrize(

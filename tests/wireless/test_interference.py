@@ -11,7 +11,6 @@ from scipy.special import zeta
 
 from wireless.interference import (
     downlink_interference_w_hz,
-    noise_rise_db,
     serving,
     uplink_interference_w_hz,
 )
@@ -218,18 +217,6 @@ def test_a_device_is_disturbed_alike_whatever_the_fleet(network):
         )
 
 
-def test_noise_rise_by_hand():
-    np.testing.assert_allclose(noise_rise_db([0.0, 4e-21, 36e-21], 4e-21), [0, 3.010299957, 10])
-    # For a small share of the noise, 10 / ln 10 of it, which a plain logarithm would lose.
-    assert noise_rise_db(4e-38, 4e-21) == pytest.approx(1e-16 / math.log(10), rel=1e-12, abs=0)
-
-
-@given(interference=st.floats(0, 1e-15), noise=st.floats(1e-22, 1e-18), signal=st.floats(0, 1e3))
-def test_noise_rise_is_what_the_snr_loses(interference, noise, signal):
-    rise = 10 ** (noise_rise_db(interference, noise) / 10)
-    assert signal / noise / rise == pytest.approx(signal / (noise + interference), rel=1e-9)
-
-
 def independent_sinr_db(places, seed):
     """SINR over the plane of 19 sets of equal sites, without the package's geometry.
 
@@ -286,8 +273,6 @@ GAIN, SITE = np.full((2, 3), 1e-9), np.array([0, 2])
         (lambda: uplink_interference_w_hz(GAIN, SITE, math.inf, 1e6, 1.0), "power_w"),
         (lambda: uplink_interference_w_hz(GAIN, SITE, 1.0, 0.0, 1.0), "bandwidth_hz"),
         (lambda: uplink_interference_w_hz(GAIN, SITE, 1.0, 1e6, 1.0, -1), "senders"),
-        (lambda: noise_rise_db(1e-20, 0.0), "noise_w_hz"),
-        (lambda: noise_rise_db(-1e-20, 1e-20), "interference_w_hz"),
     ],
 )
 def test_impossible_values_are_refused(call, name):

@@ -1,4 +1,4 @@
-"""Losses into buildings and cars."""
+"""Losses into buildings."""
 
 import math
 
@@ -10,7 +10,6 @@ from scipy.stats import kstest
 
 from wireless.propagation.penetration import (
     building_loss_db,
-    car_loss_db,
     indoor_depth_m,
     material_loss_db,
     mean_building_loss_db,
@@ -85,21 +84,13 @@ def test_moments_of_building_losses(building, environment, depth_m, std_db):
     assert loss.std() == pytest.approx(std, abs=5 * std / math.sqrt(2 * DEVICE.size))
 
 
-@pytest.mark.parametrize(("metallized", "mean_db"), [(False, 9), (True, 20)])
-def test_car_losses_are_normal(metallized, mean_db):
-    """Kolmogorov-Smirnov at the level 0.001: 1.95/sqrt(n)."""
-    loss = car_loss_db(1, DEVICE, 3.5e9, metallized)
-    assert kstest((loss - mean_db) / 5, "norm").statistic < 1.95 / math.sqrt(DEVICE.size)
-
-
 def test_draws_belong_to_the_device_and_the_seed():
     some = np.array([7, 123_456, 7])
-    for draw in (building_loss_db, car_loss_db):
-        whole = draw(1, DEVICE, 3.5e9)
-        np.testing.assert_array_equal(draw(1, some, 3.5e9), whole[some])
-        # Five standard errors of the correlation of independent draws.
-        other = draw(2, DEVICE, 3.5e9)
-        assert abs(np.corrcoef(whole, other)[0, 1]) < 5 / math.sqrt(DEVICE.size)
+    whole = building_loss_db(1, DEVICE, 3.5e9)
+    np.testing.assert_array_equal(building_loss_db(1, some, 3.5e9), whole[some])
+    # Five standard errors of the correlation of independent draws.
+    other = building_loss_db(2, DEVICE, 3.5e9)
+    assert abs(np.corrcoef(whole, other)[0, 1]) < 5 / math.sqrt(DEVICE.size)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +108,8 @@ def test_building_losses_reject(field, arguments):
         building_loss_db(1, DEVICE[:3], *arguments)
 
 
-def test_car_losses_and_materials_reject():
+def test_materials_reject():
     with pytest.raises(ValueError, match="carrier_hz"):
-        car_loss_db(1, DEVICE[:3], 61e9)
+        material_loss_db("glass", 101e9)
     with pytest.raises(ValueError, match="material"):
         material_loss_db("paper", 3.5e9)

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from wireless.trace_files import (
-    PositionTrace,
     read_availability_trace,
     read_bandwidth_trace,
     read_compute_trace,
@@ -70,11 +69,8 @@ def test_positions_are_sorted_by_device_and_time(write):
     assert trace.time_s.tolist() == [0, 9, 0]
     assert trace.x_m.tolist() == [5, 1, -3]
     assert trace.y_m.tolist() == [6, 2, 4]
-
-
-def test_position_arrays_are_checked():
-    with pytest.raises(ValueError, match=r"y_m must have shape \(1,\), got \(2,\)"):
-        PositionTrace([0], [0.0], [1.0], [1.0, 2.0])
+    # "b" appears first and is device 0.
+    np.testing.assert_allclose(trace.position_m([0, 1], 4.5), [[3, -3], [4, 4]])
 
 
 HEAD = "time_s,device,available\n"

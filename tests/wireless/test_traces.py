@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wireless.traces import StepTrace, queries, whole_periods
+from wireless.trace_rows import queries
+from wireless.traces import StepTrace, whole_periods
 
 
 class Walk:

@@ -51,19 +51,18 @@ def _rotated(turns: NDArray[np.float64]) -> Parts:
 def _rays(
     seed: int,
     device: NDArray[np.integer],
-    link: NDArray[np.integer],
     drift: NDArray[np.float64],
     k_factor: NDArray[np.float64],
 ) -> Parts:
     """Add up the rays of devices that have drifted by f_D t turns, all of shape (N,)."""
     # One ray from each of M equal sectors of half a turn of arrival; cos(a + b) by addition.
-    offset = streams.uniform(seed, "fading.angle", device, link) / (2 * _RAYS)
+    offset = streams.uniform(seed, "fading.angle", device) / (2 * _RAYS)
     along, across = _rotated(offset)
     along *= drift
     across *= drift
     ray = np.arange(_RAYS)[:, None]
     sector = np.pi * ray / _RAYS
-    turns = streams.uniform(seed, "fading.phase", device, link, ray)
+    turns = streams.uniform(seed, "fading.phase", device, ray)
     turns += np.cos(sector) * along
     turns -= np.sin(sector) * across
     cos, sin = _rotated(turns)
@@ -72,8 +71,8 @@ def _rays(
     real *= scattered
     imaginary *= scattered
     if k_factor.any():
-        angle = streams.uniform(seed, "fading.los.angle", device, link)
-        phase = streams.uniform(seed, "fading.los.phase", device, link)
+        angle = streams.uniform(seed, "fading.los.angle", device)
+        phase = streams.uniform(seed, "fading.los.phase", device)
         cos, sin = _rotated(drift * cosine(angle) + phase)
         direct = np.sqrt(k_factor / (k_factor + 1))
         real += direct * cos
@@ -87,7 +86,6 @@ def gain(
     time_s: ArrayLike,
     doppler_hz: ArrayLike,
     k_factor: ArrayLike = 0.0,
-    link: ArrayLike = 0,
 ) -> NDArray[np.complex128]:
     """Return the complex gains h, of mean square 1, of devices at their times.
 
@@ -104,9 +102,6 @@ def gain(
         f_D t, so that another shift at a later time is another process, not a slower walk on.
     k_factor : array_like, shape () or (N,), optional
         Rician factors K as ratios, >= 0; zero is Rayleigh.
-    link : array_like of int, shape () or (N,), optional
-        Number of the link of a device that has several, such as the site or the coherence band;
-        they fade independently.
 
     Returns
     -------
@@ -139,20 +134,19 @@ def gain(
     time = np.asarray(time_s, dtype=np.float64)
     if not np.isfinite(time).all():
         raise ValueError(f"time_s must be finite, got {time[~np.isfinite(time)].flat[0]}")
-    number, channel, when, shift, k = np.broadcast_arrays(
+    number, when, shift, k = np.broadcast_arrays(
         np.asarray(device),
-        np.asarray(link),
         time,
         non_negative(doppler_hz, "doppler_hz"),
         non_negative(k_factor, "k_factor"),
     )
     result = np.empty(number.shape, dtype=np.complex128)
     flat = result.reshape(-1)
-    number, channel, drift, k = number.ravel(), channel.ravel(), (shift * when).ravel(), k.ravel()
+    number, drift, k = number.ravel(), (shift * when).ravel(), k.ravel()
     for start in range(0, flat.size, _CHUNK):
         part = slice(start, start + _CHUNK)
         flat.real[part], flat.imag[part] = _rays(
-            seed, number[part], channel[part], drift[part], k[part]
+            seed, number[part], drift[part], k[part]
         )
     return result
 
@@ -163,7 +157,6 @@ def power(
     time_s: ArrayLike,
     doppler_hz: ArrayLike,
     k_factor: ArrayLike = 0.0,
-    link: ArrayLike = 0,
 ) -> NDArray[np.float64]:
     """Return the powers |h|^2, of mean 1, of devices at their times.
 
@@ -174,5 +167,5 @@ def power(
     ndarray, shape (N,)
         Powers relative to their mean.
     """
-    h = gain(seed, device, time_s, doppler_hz, k_factor, link)
+    h = gain(seed, device, time_s, doppler_hz, k_factor)
     return np.asarray(h.real**2 + h.imag**2)

@@ -62,12 +62,6 @@ def positive_vector(value: ArrayLike, name: str) -> NDArray[np.float64]:
     return vector
 
 
-def check_share(share: float) -> None:
-    """Refuse a share outside (0, 1]."""
-    if not 0 < share <= 1:
-        raise ValueError(f"share must be in (0, 1], got {share}")
-
-
 class FullPower:
     """Links that send at full power over whatever bandwidth they have."""
 

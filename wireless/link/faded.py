@@ -8,7 +8,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wireless.link.base import FullPower, Link, check_share, positive_vector
+from wireless.checks import check_share
+from wireless.link.base import FullPower, Link, positive_vector
 from wireless.link.spline import MonotoneCurve
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from wireless.link.base import FullPower, check_share, positive_vector
+from wireless.checks import check_share
+from wireless.link.base import FullPower, positive_vector
 from wireless.link.curves import ExactCurve, awgn, rayleigh
 
 

@@ -17,10 +17,6 @@ class Mobility(Protocol):
         """Return the coordinates in metres, shape (M,), of devices (M,) at times () or (M,)."""
         ...
 
-    def speed_m_s(self, device: ArrayLike, time_s: ArrayLike) -> NDArray[np.float64]:
-        """Return the speeds in m/s, shape (M,), of devices (M,) at times () or (M,)."""
-        ...
-
 
 def queried(
     device: ArrayLike, time_s: ArrayLike, devices: int

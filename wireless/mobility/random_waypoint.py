@@ -93,12 +93,12 @@ class RandomWaypoint:
 
     def _walk(
         self, device: NDArray[np.intp], leg: NDArray[np.intp]
-    ) -> tuple[Places, Places, NDArray[np.float64], NDArray[np.float64]]:
-        """Return begin and end of a leg, its speed in m/s and its walking time in seconds."""
+    ) -> tuple[Places, Places, NDArray[np.float64]]:
+        """Return begin and end of a leg and its walking time in seconds."""
         begin, end = self._waypoint(device, leg), self._waypoint(device, leg + 1)
         share = streams.uniform(self.seed, "mobility.speed", device, leg)
         speed = self.low_m_s + (self.high_m_s - self.low_m_s) * share
-        return begin, end, speed, np.hypot(end[0] - begin[0], end[1] - begin[1]) / speed
+        return begin, end, np.hypot(end[0] - begin[0], end[1] - begin[1]) / speed
 
     def _find(
         self, device: NDArray[np.intp], time_s: NDArray[np.float64]
@@ -123,16 +123,8 @@ class RandomWaypoint:
         number, time = queried(device, time_s, len(self.x_m))
         shape, number, time = number.shape, number.ravel(), time.ravel()
         leg, begin_s = self._find(number, time)
-        begin, end, _, walk_s = self._walk(number, leg)
+        begin, end, walk_s = self._walk(number, leg)
         walking = time - begin_s < walk_s
         share = np.where(walking, (time - begin_s) / np.where(walking, walk_s, 1), 1)
         x, y = (a + share * (b - a) for a, b in zip(begin, end, strict=True))
         return x.reshape(shape), y.reshape(shape)
-
-    def speed_m_s(self, device: ArrayLike, time_s: ArrayLike) -> NDArray[np.float64]:
-        """Return the speeds in m/s, zero at rest, of devices (M,) at times () or (M,)."""
-        number, time = queried(device, time_s, len(self.x_m))
-        shape, number, time = number.shape, number.ravel(), time.ravel()
-        leg, begin_s = self._find(number, time)
-        *_, speed, walk_s = self._walk(number, leg)
-        return np.where(time - begin_s < walk_s, speed, 0.0).reshape(shape)

@@ -38,11 +38,6 @@ class Static:
         number, _ = queried(device, time_s, len(self.x_m))
         return self.x_m[number], self.y_m[number]
 
-    def speed_m_s(self, device: ArrayLike, time_s: ArrayLike) -> NDArray[np.float64]:
-        """Return zeros, shape (M,)."""
-        number, _ = queried(device, time_s, len(self.x_m))
-        return np.zeros(number.shape)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
@@ -106,8 +101,3 @@ class Linear:
         phase = np.mod(walked, np.where(length > 0, 2 * length, 1))
         ahead = np.where(length > 0, half - np.abs(phase - length), along) - along
         return x + ahead * cos, y + ahead * sin
-
-    def speed_m_s(self, device: ArrayLike, time_s: ArrayLike) -> NDArray[np.float64]:
-        """Return the speeds in m/s, shape (M,), of devices (M,) at times () or (M,)."""
-        number, _ = queried(device, time_s, len(self.x_m))
-        return self._speed[number]

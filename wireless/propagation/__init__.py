@@ -19,7 +19,7 @@ from types import MappingProxyType
 from wireless.propagation.base import Environment
 from wireless.propagation.factory import InFDH, InFDL, InFSH, InFSL
 from wireless.propagation.indoor import InHMixed, InHOpen
-from wireless.propagation.penetration import building_loss_db, car_loss_db
+from wireless.propagation.penetration import building_loss_db
 from wireless.propagation.rural import RMa
 from wireless.propagation.single_slope import FreeSpace, LogDistance
 from wireless.propagation.urban import UMa, UMi
@@ -58,5 +58,4 @@ __all__ = [
     "UMa",
     "UMi",
     "building_loss_db",
-    "car_loss_db",
 ]

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wireless import published_steps as data
-from wireless.published import Counts, PublishedStep, flops_per_token, predict
-from wireless.published_steps import PUBLISHED_STEPS
+from benchmarks.device_presets import steps as data
+from benchmarks.device_presets.published import Counts, PublishedStep, flops_per_token, predict
+from benchmarks.device_presets.steps import PUBLISHED_STEPS
 
 QKVO = ("q", "k", "v", "o")
 ALL = (*QKVO, "gate", "up", "down")
@@ -149,7 +149,7 @@ def test_a_family_has_one_fitted_step(fitted):
 
 
 def test_documentation_states_every_error():
-    """The table is that of benchmarks/device_presets.py, to its four digits and whole percents."""
+    """The table is that of `python -m benchmarks.device_presets`, to its four digits and whole percents."""
     rows = doc_rows(9)
     predictions = predict(PUBLISHED_STEPS)
     assert len(rows) == len(predictions)

@@ -2,8 +2,8 @@
 
 A measured step belongs to a family: one device under one software. The speed of a family is
 fitted on one of its steps, operations over seconds, and every other step is predicted from it by
-its operations alone, with no overhead. The errors are printed by ``benchmarks/device_presets.py``
-and discussed in ``docs/devices.md``.
+its operations alone, with no overhead. The errors are printed by
+``python -m benchmarks.device_presets`` and discussed in ``docs/devices.md``.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """The published steps themselves; what was assumed where a source is silent stands beside them."""
 
-from wireless.published import Architecture, Counts, PublishedStep, flops_per_token
+from benchmarks.device_presets.published import Architecture, Counts, PublishedStep, flops_per_token
 
 _QKVO = ("q", "k", "v", "o")
 _ALL = (*_QKVO, "gate", "up", "down")

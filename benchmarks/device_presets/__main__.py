@@ -12,8 +12,8 @@ from itertools import groupby
 from statistics import median
 
 from wireless.compute import fit_compute
-from wireless.published import Prediction, predict
-from wireless.published_steps import PUBLISHED_STEPS
+from benchmarks.device_presets.published import Prediction, predict
+from benchmarks.device_presets.steps import PUBLISHED_STEPS
 
 
 def step_table(predictions: Iterable[Prediction]) -> str:
