@@ -26,7 +26,6 @@ from wireless.energy import compute_energy_j, uplink_energy_j
 from wireless.link import Link
 from wireless.spectrum import Transfers
 
-
 #: Devices that are asked at once whether anybody is there.
 _FEW = 4096
 

@@ -9,10 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from sim.timeline import columns
+from sim.timeline import Interval, columns
 
 #: Relative difference that recomputing may show; times are relative to the end of the run.
 TOLERANCE = 1e-9
+
+#: Columns that are means over an interval, or proportional to its length.
+_PER_SECOND = ("rate_bps", "bandwidth_hz", "energy_j")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,20 @@ def compare_rows(
         for name in names:
             wanted, found = getattr(row, name), frame[name].iloc[number]
             absolute = scale if name in ("start_s", "end_s") else 0.0
+            if isinstance(row, Interval) and name in _PER_SECOND:
+                absolute = abs(wanted or 0.0) * _blur(row)
             if not close(found, wanted, absolute):
                 yield Finding(
                     file, number + 2, f"{_named(keys, key)}: {name} is {found}, expected {wanted}"
                 )
     for key, number in place.items():
         yield Finding(file, number + 2, f"unexpected row: {_named(keys, key)}")
+
+
+def _blur(row: Interval) -> float:
+    """What the clock's spacing makes of a quantity over the interval, in parts of the tolerance."""
+    seconds = row.end_s - row.start_s
+    return 64 * math.ulp(row.end_s) / seconds / TOLERANCE if seconds > 0 else 0.0
 
 
 def _key(values: Iterable[Any]) -> tuple[Any, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from optimizer import Plan
 from sim.dispatch import Dispatcher, Opened
+from sim.findings import close
 from sim.system import System
 from sim.timeline import Interval, Round, Spectrum
 from wireless.energy import uplink_energy_j
@@ -38,13 +40,23 @@ class Recomputed:
     deserted: bool
 
 
-def recompute(system: System, plan: Plan, rounds: int) -> Recomputed:
-    """Follow a plan for some rounds."""
+def recompute(system: System, plan: Plan, recorded_s: Sequence[float]) -> Recomputed:
+    """Follow a plan for some rounds.
+
+    Parameters
+    ----------
+    system, plan
+        The run.
+    recorded_s
+        Recorded ends of the rounds, from round 0. A round begins where the one before it is
+        recorded to have ended, if that is right but for rounding: fading turns fast enough for a
+        rounding of the time to show in a rate.
+    """
     overhead_s = system.scenario.schedule.overhead_s
     dispatcher = Dispatcher(system, plan)
     rows, intervals, spectrum, bands = [Round(0, 0.0, 0.0, 0.0)], [], [], [0.0]
-    for number in range(1, rounds + 1):
-        start_s = rows[-1].end_s
+    for number in range(1, len(recorded_s)):
+        start_s = _recorded(recorded_s[number - 1], rows[-1].end_s)
         opened = dispatcher.open(number, start_s)
         intervals += _round(system, opened, start_s)
         spectrum += _spectrum(opened, start_s + opened.wait_s + system.broadcast_s)
@@ -62,7 +74,13 @@ def recompute(system: System, plan: Plan, rounds: int) -> Recomputed:
             )
         )
         bands.append(opened.band_hz)
-    return Recomputed(rows, intervals, spectrum, bands, dispatcher.deserted(rows[-1].end_s))
+    last_s = _recorded(recorded_s[-1], rows[-1].end_s)
+    return Recomputed(rows, intervals, spectrum, bands, dispatcher.deserted(last_s))
+
+
+def _recorded(found_s: float, wanted_s: float) -> float:
+    """The recorded time if it is the wanted one but for rounding."""
+    return found_s if close(found_s, wanted_s) else wanted_s
 
 
 def _round(system: System, opened: Opened, start_s: float) -> list[Interval]:

@@ -77,7 +77,8 @@ def spectrum_rows(
 ) -> Iterator[Finding]:
     """Rows of `spectrum.csv` against recomputed ones; `scale` is of the times.
 
-    Changes that rounding alone sets apart are one change, of which the last row holds.
+    Changes that rounding alone sets apart are one change, of which the last row holds; none at all
+    is none.
     """
     expected = pd.DataFrame([dataclasses.astuple(row) for row in wanted], columns=columns(Spectrum))
     for cell in sorted({*spectrum["cell"], *expected["cell"]}):
@@ -101,9 +102,14 @@ def spectrum_rows(
 
 
 def _settled(rows: pd.DataFrame, scale: float) -> pd.DataFrame:
-    """The rows that hold for longer than a rounding, and the last one."""
+    """The rows that hold for longer than a rounding, and say something else than those before."""
     lasts = np.diff(rows["time_s"].to_numpy(dtype=np.float64), append=np.inf)
-    return rows[lasts > TOLERANCE * scale]
+    held = rows[lasts > TOLERANCE * scale]
+    in_use = held["bandwidth_in_use_hz"].to_numpy(dtype=np.float64)
+    change = np.abs(np.diff(in_use, prepend=0.0)) > TOLERANCE * np.abs(in_use)
+    change |= np.diff(held["active"].to_numpy(dtype=np.float64), prepend=0.0) != 0
+    changed: pd.DataFrame = held[change]
+    return changed
 
 
 def one_thing_at_a_time(timeline: pd.DataFrame) -> Iterator[Finding]:

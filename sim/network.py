@@ -139,6 +139,8 @@ class Network:
         """Note what a cell uses from now on; of changes at one moment the last one holds."""
         before = self._latest.get(row.cell)
         if before is not None and before.time_s < row.time_s:
+            if (before.bandwidth_in_use_hz, before.active) == (row.bandwidth_in_use_hz, row.active):
+                return
             self._on_spectrum(before)
         self._latest[row.cell] = row
 

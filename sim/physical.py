@@ -93,7 +93,7 @@ def build_world(scenario: Scenario, flops_per_token: float) -> World:
             _move(scenario, radio),
         )
     except ValueError as error:
-        raise InputError(f"radio: {error}") from None
+        raise InputError(f"radio.{error}") from None
     block_hz = scenario.radio.block_hz
     return World(
         fleet,
@@ -117,9 +117,11 @@ def radio_parameters(scenario: Scenario) -> RadioParameters:
     radio = scenario.radio
     cells = radio.cells
     control = radio.power_control
+    environment = _refused("radio.environment", lambda: _environment(radio.environment))
+    modem = _refused("radio.modulation", lambda: _efficiency(radio.modulation))
     try:
         return RadioParameters(
-            environment=_environment(radio.environment),
+            environment=environment,
             bandwidth_hz=radio.bandwidth_hz,
             downlink_bandwidth_hz=radio.downlink_bandwidth_hz,
             carrier_hz=radio.carrier_hz,
@@ -135,13 +137,8 @@ def radio_parameters(scenario: Scenario) -> RadioParameters:
             extra_loss_db=radio.extra_loss_db,
             indoor_share=radio.indoor_share,
             building=radio.building,
-            efficiency=_efficiency(radio.modulation),
-            fading=Fading(
-                radio.fading.name,
-                radio.fading.rician,
-                radio.fading.outage_snr_db,
-                radio.fading.speed_m_s,
-            ),
+            efficiency=modem,
+            fading=_fading(radio.fading),
             uplink_share=radio.uplink_share,
             power_control=None if control is None else PowerControl(**control.model_dump()),
             block_hz=radio.block_hz,
@@ -152,17 +149,28 @@ def radio_parameters(scenario: Scenario) -> RadioParameters:
     except ValueError as error:
         message = str(error)
         # The scenario says device where the standard says user terminal.
-        for standard, key in (("ut_antenna", "device_antenna"), ("ut_", "device_")):
+        names = (("ut_", "device_"), ("inter_site_m", "cells.inter_site_m"))
+        for standard, key in names:
             message = message.replace(standard, key)
         raise InputError(f"radio.{message}") from None
 
 
+def _refused(key: str, make: Callable[[], _Read]) -> _Read:
+    """What is made, or its refusal under the key's path."""
+    try:
+        return make()
+    except ValueError as error:
+        raise InputError(f"{key}.{error}") from None
+
+
 def _environment(choice: Any) -> Any:
     given = choice.model_dump(exclude={"name"}, exclude_none=True)
-    try:
-        return ENVIRONMENTS[choice.name](**given)
-    except ValueError as error:
-        raise InputError(f"radio.environment: {error}") from None
+    return ENVIRONMENTS[choice.name](**given)
+
+
+def _fading(choice: Any) -> Fading:
+    given = choice.model_dump()
+    return Fading(given.pop("name"), **given)
 
 
 def _efficiency(choice: Any) -> Efficiency:

@@ -228,7 +228,7 @@ def run(
         try:
             with watch.part("simulate"):
                 _co_simulate(system, plan, state, records, watch)
-        except (Diverged, ModelError) as error:
+        except (Diverged, ModelError, RunError) as error:
             records.log(f"stopped: {error}")
             raise RunError(f"{error}; files so far are in {out}") from None
         except KeyboardInterrupt:

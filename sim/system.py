@@ -168,7 +168,8 @@ def make_plan(system: System, policy: str | None = None) -> Plan:
     Raises
     ------
     InputError
-        If the method cannot train the rank that the scenario asks for.
+        If the method cannot train the rank that the scenario asks for, or the cohort needs more
+        resource blocks than there are.
     """
     scenario = system.scenario
     if policy is None:
@@ -186,7 +187,29 @@ def make_plan(system: System, policy: str | None = None) -> Plan:
             f"method.name = '{method.name}': cannot train policy.rank = {rank} of "
             f"{scenario.lora.rank}; choose method fslora or leave policy.rank out"
         )
-    return solve(system.problem, policy, streams.key(scenario.seed, "plan"), **parameters)
+    plan = solve(system.problem, policy, streams.key(scenario.seed, "plan"), **parameters)
+    _check_blocks(system, plan)
+    return plan
+
+
+def _check_blocks(system: System, plan: Plan) -> None:
+    """Refuse resource blocks of which there are too few for those who take part for certain."""
+    radio, problem, world = system.scenario.radio, system.problem, system.world
+    if radio.block_hz is None:
+        return
+    least_hz = radio.bandwidth_hz
+    if world.band is not None:
+        least_hz = float(world.band.level[world.band.level > 0].min())
+    certain = problem.takes_part(plan.probability) >= 1
+    cell = np.zeros(problem.devices, np.int64) if problem.cell is None else problem.cell
+    together = int(np.bincount(cell[certain], minlength=1).max())
+    needed = 1 if radio.allocation == "time-division" else max(1, together)
+    blocks = int(least_hz // radio.block_hz)
+    if blocks < needed:
+        raise InputError(
+            f"radio.block_hz = {radio.block_hz:g}: {least_hz:g} Hz are {blocks} blocks, and "
+            f"{needed} are needed; take narrower blocks, or a policy of smaller cohorts"
+        )
 
 
 def _rank_cap(scenario: Scenario, world: World, workload: Workload) -> NDArray[np.int64]:

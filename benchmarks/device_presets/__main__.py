@@ -11,9 +11,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from statistics import median
 
-from wireless.compute import fit_compute
 from benchmarks.device_presets.published import Prediction, predict
 from benchmarks.device_presets.steps import PUBLISHED_STEPS
+from wireless.compute import fit_compute
 
 
 def step_table(predictions: Iterable[Prediction]) -> str:

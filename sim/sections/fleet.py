@@ -116,6 +116,15 @@ class Diurnal(Section):
     jitter_hours: Annotated[float, Field(ge=0, lt=12)] = 0.5
     """Largest shift of that time as a whole from day to day (h)."""
 
+    @model_validator(mode="after")
+    def _fits_into_a_day(self) -> Self:
+        most = 24 - 2 * self.jitter_hours
+        if self.on_hours > most:
+            raise ValueError(
+                f"on_hours = {self.on_hours:g}: at most 24 - 2 jitter_hours = {most:g}"
+            )
+        return self
+
 
 class TraceOfPresence(Section):
     """Presence read from a CSV file `time_s,device,available`; see docs/traces.md."""

@@ -6,12 +6,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from sim.sections.base import Decibel, NonNegative, Positive, Probability, Section, by_name
+from sim.sections.base import Decibel, NonNegative, Positive, Section, by_name
 from wireless.radio import Fading, PowerControl, RadioParameters
 
 _RADIO, _FADING, _POWER = RadioParameters(), Fading(), PowerControl()
 
-Power = Annotated[float, Field(ge=-150, le=100)]
+Power = Annotated[float, Field(ge=-100, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Band = Annotated[float, Field(ge=1, le=1e12)]
 
@@ -93,18 +93,33 @@ class LinkAdaptation(Section):
     """Block error rate that is aimed at; blocks in error are lost rate."""
 
 
-class FadingChoice(Section):
-    """Small-scale fading: Rician in line of sight, else Rayleigh."""
+class Ergodic(Section):
+    """Mean rates over fading."""
 
-    name: Literal["ergodic", "per-round", "none"] = _FADING.kind
-    """ergodic: mean rates over fading; per-round: the fading at a round's start holds for the
-    round, and devices in outage drop out; none: a constant channel."""
+    name: Literal["ergodic"] = "ergodic"
+    """ergodic"""
+    rician: bool = _FADING.rician
+    """Whether the line of sight counts; false is Rayleigh fading for all."""
+
+
+class PerRound(Section):
+    """The fading at a round's start holds for the round, and devices in outage drop out."""
+
+    name: Literal["per-round"]
+    """per-round"""
     rician: bool = _FADING.rician
     """Whether the line of sight counts; false is Rayleigh fading for all."""
     outage_snr_db: Annotated[float, Field(ge=-100, le=100)] = _FADING.outage_snr_db
-    """per-round: a device whose SNR over the whole band is lower drops out of the round (dB)."""
+    """A device whose SNR over the whole band is lower drops out of the round (dB)."""
     speed_m_s: Annotated[float, Field(gt=0, le=500)] = _FADING.speed_m_s
-    """per-round: speed that the Doppler shift is reckoned with (m/s)."""
+    """Speed that the Doppler shift is reckoned with (m/s)."""
+
+
+class Constant(Section):
+    """A channel that does not fade."""
+
+    name: Literal["none"]
+    """none"""
 
 
 class PowerControlChoice(Section):
@@ -184,11 +199,12 @@ class Radio(Section):
         FittedNr()
     )
     """What an SNR buys: shannon, fitted-nr or link-adaptation; the last two less NR's overhead."""
-    fading: FadingChoice = FadingChoice()
-    """ergodic, per-round or none."""
+    fading: Annotated[Ergodic | PerRound | Constant, Field(discriminator="name")] = Ergodic()
+    """ergodic: mean rates over fading, Rician in line of sight, else Rayleigh; per-round: the
+    fading at a round's start holds for the round; none: a constant channel."""
     power_control: PowerControlChoice | None = None
     """Open-loop power control: {p0_dbm, alpha}; null for full power."""
-    uplink_share: Probability = _RADIO.uplink_share
+    uplink_share: Annotated[float, Field(ge=0.01, le=1)] = _RADIO.uplink_share
     """Share of the time that the uplink has: 1 for frequency-division duplex, less for
     time-division duplex, in which the downlink has the rest."""
     allocation: Literal[

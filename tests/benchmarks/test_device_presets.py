@@ -149,7 +149,7 @@ def test_a_family_has_one_fitted_step(fitted):
 
 
 def test_documentation_states_every_error():
-    """The table is that of `python -m benchmarks.device_presets`, to its four digits and whole percents."""
+    """The table is what the benchmark prints, to its four digits and whole percents."""
     rows = doc_rows(9)
     predictions = predict(PUBLISHED_STEPS)
     assert len(rows) == len(predictions)

@@ -87,7 +87,7 @@ def test_init_explains_every_key(command: Command, tmp_path: Path) -> None:
         for above, line in itertools.pairwise(lines)
         if line.strip() and not line.lstrip().startswith("#") and not above.lstrip().startswith("#")
     ]
-    chosen = ("plain", "always", "static", "shannon", "joint", "synchronous")
+    chosen = ("plain", "always", "static", "fitted-nr", "ergodic", "joint", "synchronous")
     assert bare == [f"name: {name}" for name in chosen]
 
 

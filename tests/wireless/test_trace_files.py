@@ -122,12 +122,17 @@ def test_faults_name_file_line_value_and_remedy(write, text, message):
         (read_compute_trace, "time_s,speed\n0,inf\n", "speed must be a finite number, not negati"),
         (read_position_trace, "time_s,device,x_m,y_m\n0,a,1,\n", "y_m must be a finite number"),
         (read_position_trace, "time_s,device,x_m,y_m\n3,a,1,1\n", "the first time_s of a device"),
+        (
+            read_position_trace,
+            "time_s,device,x_m,y_m\n0,a,1,1\n0,a,2,2\n",
+            "the same device has another row at time_s = 0; delete one of them",
+        ),
         (read_position_trace, "time_s,x_m,y_m\n0,1,1\n", "the header must be time_s,device,x_m,"),
     ],
 )
 def test_every_reader_refuses_faults(write, read, text, message):
     path = write(text)
-    line = 1 if "header" in message else 2
+    line = 1 if "header" in message else len(text.splitlines())
     with pytest.raises(ValueError, match="^" + re.escape(f"{path}, line {line}: {message}")):
         read(path)
 

@@ -284,8 +284,9 @@ def truncated_mean(
     Gauss-Legendre quadrature, 24 nodes in the logarithm of small amplitudes and 40 in the
     amplitude above. For f = 1/log2(1 + snr h) the relative error is below 1e-9 for thresholds
     from 1e-6 up and any SNR from -20 to 60 dB, and so it is for a piecewise f with its breaks. A
-    break not named costs accuracy: up to 2e-3 for a bend such as a cap on the rate, 0.13 of the
-    height of a jump, and 6e-2 for the table of 15 CQIs.
+    break not named costs accuracy: up to 3e-3 for a bend such as a cap on the rate, 0.133 of the
+    height of a jump (half of the largest weight at the peak of the density, for large K), and
+    about 6e-2 for the table of 15 CQIs.
     """
     t, k = np.broadcast_arrays(
         non_negative(threshold, "threshold"), non_negative(k_factor, "k_factor")

@@ -145,9 +145,7 @@ def gain(
     number, drift, k = number.ravel(), (shift * when).ravel(), k.ravel()
     for start in range(0, flat.size, _CHUNK):
         part = slice(start, start + _CHUNK)
-        flat.real[part], flat.imag[part] = _rays(
-            seed, number[part], drift[part], k[part]
-        )
+        flat.real[part], flat.imag[part] = _rays(seed, number[part], drift[part], k[part])
     return result
 
 
