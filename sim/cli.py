@@ -279,7 +279,7 @@ def main() -> NoReturn:
     from sim.errors import InputError, RunError
 
     try:
-        app()
+        app(prog_name="sim")
     except InputError as error:
         _stop(error, 2)
     except RunError as error:

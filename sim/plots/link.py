@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from sim.physical import radio_parameters
 from sim.plots.panels import panels
@@ -19,8 +20,8 @@ _MBPS = 1e6
 def link(runs: Sequence[RunFiles]) -> Figure:
     """Rate of one device alone over the whole band, by distance, with the mix of sight.
 
-    Lines are without shadowing but for the mean, which is over sight and shadowing; dots are the
-    run's devices by the SNR that they have, under the same fading.
+    Lines are outdoors, without interference, and without shadowing but for the mean, which is over
+    sight and shadowing. Dots are the run's devices with all that they have to bear.
 
     Parameters
     ----------
@@ -42,6 +43,9 @@ def link(runs: Sequence[RunFiles]) -> Figure:
             table["distance_m"], table["solo_rate_bps"] / _MBPS, c=colours, s=9, linewidths=0
         )
         place.set_yscale("log")
+        # Plain numbers; those between powers of ten where the range is short.
+        place.yaxis.set_major_formatter(LogFormatter())
+        place.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
         place.set_xlabel("distance (m)")
         place.set_ylabel("uplink rate over the whole band (Mbit/s)")
         sight = place.twinx()

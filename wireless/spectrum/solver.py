@@ -51,7 +51,8 @@ def finish_together(
     derivation). Bounds: the longest solo finish, and max tau + sum of solo times (b_n is convex).
     """
     tau, u, links, row = start_s, bits, link, group
-    low, high, time, untried = low_s, high_s, guess_s, np.ones(len(low_s), dtype=np.bool_)
+    low, high, time = low_s, high_s, guess_s
+    untried, open_above = (np.ones(len(low_s), dtype=np.bool_) for _ in range(2))
     solution, where = np.empty(len(low_s)), np.arange(len(low_s))
     # Newton needs 3 to 7 steps; bisection after the twentieth some 60 at most.
     for iteration in range(120):
@@ -66,12 +67,16 @@ def finish_together(
         over = used >= bandwidth_hz
         low, high = np.where(over, time, low), np.where(over, high, time)
         untried &= ~over
+        open_above &= over
         # sum b_n is convex in T: a step from the left may be far too short, so it must at least
         # show in T; one from the right, without the last factor of `step`, is never too short.
         least = 2 * _EPSILON * time
         guess = time + np.where(over, np.maximum(step, 2 * least), step)
-        # Not a number, where the time is infeasible by a rounding, counts as outside.
-        inside = (guess >= low) & (guess <= high) & (iteration < 20)
+        # Not a number, where the time is infeasible by a rounding, counts as outside; so does a bound
+        # that was tried, between which and its like roundings would send the steps to and fro.
+        above_low = (guess > low) | ((guess == low) & untried)
+        below_high = (guess < high) | ((guess == high) & open_above)
+        inside = above_low & below_high & (iteration < 20)
         # The error is squared by the step that is still taken.
         done = inside & (np.abs(used - bandwidth_hz) <= 1e-9 * bandwidth_hz)
         done |= ~over & (np.abs(excess) <= least)
@@ -89,6 +94,7 @@ def finish_together(
             keep = ~done[row]
             links, tau, u = links.take(keep), tau[keep], u[keep]
             row = (np.cumsum(~done) - 1)[row[keep]]
-            where, time, untried = where[~done], time[~done], untried[~done]
+            where, time = where[~done], time[~done]
+            untried, open_above = untried[~done], open_above[~done]
             low, high = low[~done], high[~done]
     raise FloatingPointError("equal finish overflows: start_s, bits and rates are too far apart")
