@@ -72,8 +72,8 @@ def finish_together(
         # show in T; one from the right, without the last factor of `step`, is never too short.
         least = 2 * _EPSILON * time
         guess = time + np.where(over, np.maximum(step, 2 * least), step)
-        # Not a number, where the time is infeasible by a rounding, counts as outside; so does a bound
-        # that was tried, between which and its like roundings would send the steps to and fro.
+        # Not a number, where the time is infeasible by a rounding, counts as outside. So does a
+        # bound that was tried: roundings would send the steps to and fro between two of them.
         above_low = (guess > low) | ((guess == low) & untried)
         below_high = (guess < high) | ((guess == high) & open_above)
         inside = above_low & below_high & (iteration < 20)
