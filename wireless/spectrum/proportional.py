@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wireless.link import Link
-from wireless.spectrum.cohorts import Cohorts, batch_time
-from wireless.spectrum.events import simulate
-from wireless.spectrum.rule import FloatArray, Transfers, Whole, one_cohort, unfinished
+from wireless.spectrum.cohorts import Cohorts
+from wireless.spectrum.dynamic import DynamicRule
+from wireless.spectrum.rule import FloatArray, unfinished
 from wireless.spectrum.sharing import weighted_finish
 
 
 @dataclass(frozen=True, slots=True)
-class Proportional:
+class Proportional(DynamicRule):
     """Division by work among the active, anew at every event; see `wireless.spectrum.Rule`.
 
     The work of a transfer is w_n = B u_n / rate_n(B), its time alone in the band times the band,
@@ -23,7 +23,6 @@ class Proportional:
     """
 
     name: ClassVar[str] = "proportional"
-    reserves: ClassVar[bool] = False
 
     def divide(
         self, left_bits: ArrayLike, total_bits: ArrayLike, link: Link, bandwidth_hz: float
@@ -33,31 +32,6 @@ class Proportional:
         solo = total / link.rate(np.full(len(total), bandwidth_hz))
         return np.asarray(bandwidth_hz * (solo / solo.sum()))
 
-    def round_time(
-        self,
-        start_s: ArrayLike,
-        bits: ArrayLike,
-        link: Link,
-        bandwidth_hz: float,
-        present: ArrayLike | None = None,
-        cell: ArrayLike | None = None,
-    ) -> FloatArray:
-        """Return when each cohort ends: see `Rule.round_time`."""
-        return batch_time(_finish, start_s, bits, link, bandwidth_hz, present, cell)
-
-    def transfers(
-        self,
-        start_s: ArrayLike,
-        bits: ArrayLike,
-        link: Link,
-        bandwidth_hz: float,
-        whole: Whole | None = None,
-    ) -> Transfers:
-        """Follow one cohort's transfers: see `Rule.transfers`."""
-        start, sent = one_cohort(start_s, bits, link, bandwidth_hz)
-        return simulate(self.divide, start, sent, link, bandwidth_hz, whole)
-
-
-def _finish(cohorts: Cohorts, bandwidth_hz: float) -> FloatArray:
-    """Share by the times alone in the band."""
-    return weighted_finish(cohorts, cohorts.solo_s(bandwidth_hz), bandwidth_hz)
+    def finish_s(self, cohorts: Cohorts, bandwidth_hz: float) -> FloatArray:
+        """Share by the times alone in the band."""
+        return weighted_finish(cohorts, cohorts.solo_s(bandwidth_hz), bandwidth_hz)

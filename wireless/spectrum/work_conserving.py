@@ -17,19 +17,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from wireless.link import LinearLink, Link
-from wireless.spectrum.cohorts import Cohorts, batch_time, serial_finish
-from wireless.spectrum.events import simulate
-from wireless.spectrum.rule import FloatArray, Transfers, Whole, one_cohort, unfinished
+from wireless.spectrum.cohorts import Cohorts, serial_finish
+from wireless.spectrum.dynamic import DynamicRule
+from wireless.spectrum.rule import FloatArray, unfinished
 from wireless.spectrum.solver import finish_together
 from wireless.spectrum.static import equal_finish
 
 
 @dataclass(frozen=True, slots=True)
-class WorkConserving:
+class WorkConserving(DynamicRule):
     """Equal finish among the active, anew at every event; see `wireless.spectrum.Rule`."""
 
     name: ClassVar[str] = "work-conserving"
-    reserves: ClassVar[bool] = False
 
     def divide(
         self, left_bits: ArrayLike, total_bits: ArrayLike, link: Link, bandwidth_hz: float
@@ -41,30 +40,10 @@ class WorkConserving:
             return np.asarray(bandwidth_hz * (work / work.sum()))
         return equal_finish(np.zeros(len(left)), left, link, bandwidth_hz).bandwidth_hz
 
-    def round_time(
-        self,
-        start_s: ArrayLike,
-        bits: ArrayLike,
-        link: Link,
-        bandwidth_hz: float,
-        present: ArrayLike | None = None,
-        cell: ArrayLike | None = None,
-    ) -> FloatArray:
-        """Return when each cohort ends: see `Rule.round_time`."""
-        finish = serial_finish if isinstance(link, LinearLink) else _finish
-        return batch_time(finish, start_s, bits, link, bandwidth_hz, present, cell)
-
-    def transfers(
-        self,
-        start_s: ArrayLike,
-        bits: ArrayLike,
-        link: Link,
-        bandwidth_hz: float,
-        whole: Whole | None = None,
-    ) -> Transfers:
-        """Follow one cohort's transfers: see `Rule.transfers`."""
-        start, sent = one_cohort(start_s, bits, link, bandwidth_hz)
-        return simulate(self.divide, start, sent, link, bandwidth_hz, whole)
+    def finish_s(self, cohorts: Cohorts, bandwidth_hz: float) -> FloatArray:
+        """Serve one after the other on linear links, else go from start to start."""
+        finish = serial_finish if isinstance(cohorts.link, LinearLink) else _finish
+        return finish(cohorts, bandwidth_hz)
 
 
 def _finish(cohorts: Cohorts, bandwidth_hz: float) -> FloatArray:
