@@ -14,6 +14,7 @@ from wireless.interference import (
     serving,
     uplink_interference_w_hz,
 )
+from wireless.layout import Layout
 from wireless.link import Link
 from wireless.mobility import Mobility, Static
 from wireless.power_control import power_dbm
@@ -28,6 +29,12 @@ _K_RANGE_DB = (-20.0, 30.0)
 
 #: Least probability of sending; a device that would send more rarely counts as in outage.
 LEAST_PROBABILITY = 1e-3
+
+#: Senders of the other cells: how many their mean is taken over, the first of their numbers, which
+#: no device has, and their power, that of class 3 of TS 38.101-1.
+_SENDERS_PER_CELL = 200
+_FIRST_SENDER = 2**40
+_SENDER_DBM = 23.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,7 +107,6 @@ class LinkState:
 class _Places(NamedTuple):
     """Large-scale links of M devices to S sites: the serving one, and the gains to all."""
 
-    device: NDArray[np.int64]
     x_m: FloatArray
     y_m: FloatArray
     distance_m: FloatArray
@@ -113,7 +119,7 @@ class _Places(NamedTuple):
     @property
     def own_gain(self) -> FloatArray:
         """Gains to the serving sites, (M,)."""
-        return np.asarray(self.gain[np.arange(len(self.device)), self.cell])
+        return np.asarray(self.gain[np.arange(len(self.cell)), self.cell])
 
 
 class Channel:
@@ -152,16 +158,11 @@ class Channel:
         noise_dbm_hz = radio.noise_density_dbm_hz
         self._noise_w_hz = _watts(noise_dbm_hz + radio.bs_noise_figure_db) * np.ones(len(sites))
         self._device_noise_w_hz = float(_watts(noise_dbm_hz + radio.ut_noise_figure_db))
+        if radio.layout is not None:
+            self._noise_w_hz = self._noise_w_hz + self._uplink_interference_w_hz(radio.layout)
         device = np.arange(len(max_power_dbm))
-        self._walls_db = np.zeros(len(device))
-        if radio.indoor_share > 0:
-            indoors = streams.uniform(seed, "radio.indoor", device) < radio.indoor_share
-            self._walls_db = np.where(
-                indoors,
-                building_loss_db(seed, device, radio.carrier_hz, radio.building, environment.name),
-                0.0,
-            )
-        self.start = self._start()
+        self._walls_db = self._draw_walls_db(device)
+        self.start = self._links(device, self._places(device, 0.0), 0.0)
 
     def __len__(self) -> int:
         """Return the number of devices N."""
@@ -189,24 +190,43 @@ class Channel:
         """
         if not self.changes:
             return self.start.take(device)
-        return self._links(self._places(device, time_s), time_s)
+        return self._links(device, self._places(device, time_s), time_s)
 
-    def _start(self) -> LinkState:
-        """The links at time zero, after the interference that the fleet itself makes there."""
+    def _draw_walls_db(self, device: NDArray[np.int64]) -> FloatArray:
+        """Losses into buildings; zero outdoors."""
         radio = self.radio
-        places = self._places(np.arange(len(self)), 0.0)
-        if radio.layout is not None:
-            # Several senders of a cell have a part of the band each, and the power for it.
-            power_w = _watts(self._power_dbm(places, radio.bandwidth_hz / max(radio.senders, 1.0)))
-            self._noise_w_hz = self._noise_w_hz + uplink_interference_w_hz(
-                places.gain, places.cell, power_w, radio.bandwidth_hz, radio.load, radio.senders
-            )
-        return self._links(places, 0.0)
+        if radio.indoor_share == 0:
+            return np.zeros(len(device))
+        indoors = streams.uniform(self._seed, "radio.indoor", device) < radio.indoor_share
+        loss = building_loss_db(
+            self._seed, device, radio.carrier_hz, radio.building, radio.environment.name
+        )
+        return np.where(indoors, loss, 0.0)
+
+    def _uplink_interference_w_hz(self, layout: Layout) -> FloatArray:
+        """Density at each site of what the other cells' senders send, (S,).
+
+        The senders are placed like devices but are others, so that a device's link does not depend
+        on how many devices the fleet has.
+        """
+        radio = self.radio
+        sender = _FIRST_SENDER + np.arange(_SENDERS_PER_CELL * len(layout))
+        x, y = layout.draw(self._seed, sender, radio.min_distance_m)
+        places = self._seen(x, y, self._draw_walls_db(sender))
+        # Several senders of a cell have a part of the band each, and the power for it.
+        width_hz = radio.bandwidth_hz / max(radio.senders, 1.0)
+        power_w = _watts(self._power_dbm(np.full(len(sender), _SENDER_DBM), places, width_hz))
+        return uplink_interference_w_hz(
+            places.gain, places.cell, power_w, radio.bandwidth_hz, radio.load, radio.senders
+        )
 
     def _places(self, device: NDArray[np.int64], time_s: float) -> _Places:
         """Where devices are, whom they are served by, and over which loss."""
+        return self._seen(*self._mobility.position_m(device, time_s), self._walls_db[device])
+
+    def _seen(self, x: FloatArray, y: FloatArray, walls_db: FloatArray) -> _Places:
+        """What places see of the sites."""
         radio, environment = self.radio, self.radio.environment
-        x, y = self._mobility.position_m(device, time_s)
         if radio.layout is None:
             distances = np.hypot(x, y)[:, None]
             shift_x, shift_y = x[:, None], y[:, None]
@@ -216,7 +236,6 @@ class Channel:
         assert radio.bs_height_m is not None
         assert radio.ut_height_m is not None
         heights = radio.bs_height_m, radio.ut_height_m
-        walls = self._walls_db[device]
         loss, shadow = np.empty_like(distances), np.empty_like(distances)
         los = np.empty(distances.shape, dtype=np.bool_)
         for site in range(distances.shape[1]):
@@ -226,7 +245,7 @@ class Channel:
             sees = environment.los_probability(distance, *heights)
             los[:, site] = ndtr(self._sight[site].at(*place)) < sees
             seen = los[:, site]
-            loss[:, site] = walls + environment.path_loss_db(
+            loss[:, site] = walls_db + environment.path_loss_db(
                 distance, seen, radio.carrier_hz, *heights
             )
             deviation = environment.shadowing_std_db(distance, seen, radio.carrier_hz, *heights)
@@ -236,9 +255,8 @@ class Channel:
             shadow[:, site] *= deviation
         gain_db = radio.antennas_db - loss - shadow
         cell = serving(gain_db)
-        own = np.arange(len(device)), cell
+        own = np.arange(len(x)), cell
         return _Places(
-            device,
             x,
             y,
             distances[own],
@@ -249,9 +267,9 @@ class Channel:
             np.asarray(10 ** (gain_db / 10)),
         )
 
-    def _power_dbm(self, places: _Places, bandwidth_hz: float) -> FloatArray:
-        """Transmit power over a bandwidth."""
-        most, control = self.max_power_dbm[places.device], self.radio.power_control
+    def _power_dbm(self, most: FloatArray, places: _Places, bandwidth_hz: float) -> FloatArray:
+        """Transmit power over a bandwidth, at most `most`."""
+        control = self.radio.power_control
         if control is None:
             return most
         return power_dbm(
@@ -262,13 +280,13 @@ class Channel:
             bandwidth_hz,
         )
 
-    def _links(self, places: _Places, time_s: float) -> LinkState:
+    def _links(self, device: NDArray[np.int64], places: _Places, time_s: float) -> LinkState:
         """Rates and SNRs of devices at their places."""
-        radio, device, gain = self.radio, places.device, places.own_gain
+        radio, gain = self.radio, places.own_gain
         most = self.max_power_dbm[device]
         noise = self._noise_w_hz[places.cell]
         snr_bandwidth = _watts(most) * gain / noise
-        power = self._power_dbm(places, radio.bandwidth_hz)
+        power = self._power_dbm(most, places, radio.bandwidth_hz)
         snr_db = 10 * np.log10(_watts(power) * gain / (noise * radio.bandwidth_hz))
         density = _watts(radio.bs_power_dbm) / radio.downlink_bandwidth_hz
         device_noise = np.full(len(device), self._device_noise_w_hz)
@@ -277,7 +295,7 @@ class Channel:
                 places.gain, places.cell, density, radio.load
             )
         downlink_snr = density * gain / device_noise
-        k_db = self._k_db(places)
+        k_db = self._k_db(device, places)
         sends = np.ones(len(device))
         outage = np.zeros(len(device), dtype=np.bool_)
         faded_db: FloatArray | None = k_db
@@ -310,14 +328,14 @@ class Channel:
             outage=outage,
         )
 
-    def _k_db(self, places: _Places) -> FloatArray:
+    def _k_db(self, device: NDArray[np.int64], places: _Places) -> FloatArray:
         """Rician factors in whole dB, so that devices share curves; NaN out of sight or indoors."""
         mean_and_std = self.radio.environment.rician_k_db
         if mean_and_std is None or not self.radio.fading.rician:
-            return np.full(len(places.device), np.nan)
+            return np.full(len(device), np.nan)
         mean, std = mean_and_std
-        drawn = mean + std * streams.normal(self._seed, "radio.rician", places.device)
-        seen = places.los & (self._walls_db[places.device] == 0)
+        drawn = mean + std * streams.normal(self._seed, "radio.rician", device)
+        seen = places.los & (self._walls_db[device] == 0)
         return np.where(seen, np.clip(np.rint(drawn), *_K_RANGE_DB), np.nan)
 
 

@@ -71,7 +71,7 @@ def draw_fleet(
     """Draw a fleet: kinds, speeds, memories, places and what depends on places.
 
     Every draw is keyed by the device's number, so device n is the same whatever the size of the
-    fleet, but for the interference that a fleet in several cells makes itself.
+    fleet.
 
     Parameters
     ----------

@@ -117,7 +117,8 @@ class RadioParameters:
     layout : Layout, optional
         Sites of several cells, each with the bands above; one cell if not given.
     load : float
-        Share of time and band in which the other cells of a layout send, in [0, 1].
+        Share of time and band in which the other cells of a layout send, in [0, 1]: base stations
+        at their power, and in the uplink senders of 23 dBm placed like devices.
     senders : float
         Mean number of devices that send at the same time in such a cell, each with its whole power
         on a part of the band, >= 0.

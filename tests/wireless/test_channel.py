@@ -267,6 +267,13 @@ def test_interference_lowers_every_link_and_more_of_it_more():
         np.testing.assert_allclose(rise[none.cell == cell], rise[none.cell == cell][0], rtol=1e-9)
 
 
+def test_interference_does_not_depend_on_the_fleet():
+    layout = Layout(rings=1, inter_site_m=500.0)
+    few, many = (start(count, layout=layout) for count in (5, 700))
+    np.testing.assert_array_equal(few.snr_db, many.snr_db[:5])
+    np.testing.assert_array_equal(few.downlink_snr_db, many.downlink_snr_db[:5])
+
+
 def test_interference_of_power_controlled_devices_does_not_depend_on_their_number():
     """Ten that share the band send as much, together, as one that has all of it."""
     layout, control = Layout(rings=1, inter_site_m=500.0), PowerControl(p0_dbm=-110.0)
