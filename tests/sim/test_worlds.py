@@ -178,7 +178,7 @@ OPTIONS = dict(options())
 EVERYTHING: Changes = {
     "radio.cells": CELLS,
     "radio.modulation": "link-adaptation",
-    "radio.fading": {**OUTAGE, "speed_m_s": 30.0},
+    "radio.fading": {**OUTAGE, "outage_snr_db": -15.0, "speed_m_s": 30.0},
     "radio.power_control": {},
     "radio.block_hz": 1e3,
     "radio.uplink_share": 0.5,
