@@ -155,13 +155,13 @@ def table_of(pairs: list[tuple[int, int]], classes: int = 5) -> np.ndarray:
     return confusion_matrix(truth, guess, classes)
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pairs_of_classes)
 def test_f1_is_the_harmonic_mean_of_precision_and_recall(pairs: list[tuple[int, int]]) -> None:
     assert macro_f1(table_of(pairs)) == pytest.approx(f1_by_precision_and_recall(pairs), abs=1e-12)
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(pairs_of_classes)
 def test_matthews_is_the_correlation_of_class_indicators(pairs: list[tuple[int, int]]) -> None:
     truth, guess = zip(*pairs, strict=True)
@@ -174,7 +174,7 @@ def test_matthews_is_the_correlation_of_class_indicators(pairs: list[tuple[int, 
         assert found == matthews(table_of(pairs).T)
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(*[st.integers(0, 1000)] * 4)
 def test_matthews_of_two_classes(tp: int, tn: int, fp: int, fn: int) -> None:
     """Matthews 1975: (TP TN - FP FN) / sqrt((TP + FP) (TP + FN) (TN + FP) (TN + FN))."""

@@ -24,7 +24,7 @@ def of_classes(*size: int) -> Examples:
     return examples(label, label)
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(
     rule=st.sampled_from(RULES),
     count=st.integers(20, 120),
@@ -113,7 +113,7 @@ def test_quantity_leaves_no_device_without_data_and_feeds_without_favour() -> No
     assert (poor.sum(0) > 0).all()
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(
     size=st.lists(st.integers(30, 200), min_size=2, max_size=10),
     devices=st.integers(1, 30),

@@ -45,7 +45,7 @@ def surrogate_by_enumeration(problem, rank, probability):
     return total
 
 
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(**PLANS)
 def test_surrogate_and_its_toggles_against_enumeration(make_problem, seed, devices, power_limited):
     p = make_problem(devices, seed, power_limited)
@@ -62,7 +62,7 @@ def test_surrogate_and_its_toggles_against_enumeration(make_problem, seed, devic
             assert found.added_s[row, n] == pytest.approx(added, rel=1e-8)
 
 
-@settings(derandomize=True, max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(**PLANS)
 def test_surrogate_bounds_the_round_time(make_problem, seed, devices, power_limited):
     p = make_problem(devices, seed, power_limited)
@@ -71,7 +71,7 @@ def test_surrogate_bounds_the_round_time(make_problem, seed, devices, power_limi
     assert exact <= surrogate_round_time(p, rank, q).mean_s * (1 + 1e-9)
 
 
-@settings(derandomize=True, max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(**PLANS)
 def test_tabulated_toggles_against_enumeration(make_problem, seed, devices, power_limited):
     p = make_problem(devices, seed, power_limited)

@@ -70,7 +70,7 @@ def test_joint_is_near_brute_force(make_problem):
     assert np.median(ratios) <= 1.005
 
 
-@settings(derandomize=True, max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 1000), devices=st.integers(2, 20), power_limited=st.booleans())
 def test_joint_beats_the_baselines(make_problem, seed, devices, power_limited):
     p = make_problem(devices, seed, power_limited)
@@ -82,7 +82,7 @@ def test_joint_beats_the_baselines(make_problem, seed, devices, power_limited):
     assert uniform.objective_s <= slack * full.objective_s * (1 + 1e-3)
 
 
-@settings(derandomize=True, max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(
     seed=st.integers(0, 1000),
     devices=st.integers(1, 16),

@@ -108,7 +108,7 @@ def test_bits_per_byte_fall_and_accuracy_rises(make_run: MakeRun) -> None:
     assert cost_to(classes, Target(metric="eval_loss", value=2.5)).round == 1  # type: ignore[union-attr]
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.floats(0, 1e6),
     st.floats(1e-3, 1e6),

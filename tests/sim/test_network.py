@@ -204,7 +204,7 @@ FLEETS = st.lists(
 
 @pytest.mark.parametrize("limited", [False, True])
 @pytest.mark.parametrize("name", RULES)
-@settings(derandomize=True, max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(FLEETS, st.booleans())
 def test_engine_and_formula_agree(
     name: str, limited: bool, devices: list[tuple[float, int, float]], blocks: bool

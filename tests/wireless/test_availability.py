@@ -217,7 +217,7 @@ def test_spells_that_fill_the_day_never_end():
     assert (process.next_available(device, 5e5) == 5e5).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.integers(0, 2**32),
     st.floats(0.01, 1.0),

@@ -79,7 +79,7 @@ def test_moments_without_threshold(k):
     t=st.floats(1e-9, 30),
     p=st.floats(1e-12, 1, exclude_max=True),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_conservation_and_inverse(k, t, p):
     # Probability is conserved, and the quantile undoes the distribution: rounding alone.
     below, above = fading.outage_probability(t, k), fading.truncated_moment(0, t, k)

@@ -89,7 +89,7 @@ def test_a_place_has_one_value_in_whatever_company():
     x=st.floats(-1e4, 1e4),
     y=st.floats(-1e4, 1e4),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_only_distance_over_decorrelation_matters(scale, x, y):
     # A wave number times 1e4 m may reach 1e7 turns, of which rounding leaves 1e-9.
     scaled = Field(1, "a", 50.0 * scale).at(x * scale, y * scale)

@@ -169,7 +169,7 @@ def test_fields_are_validated(kind, name, value):
 
 
 @pytest.mark.parametrize("kind", ALL)
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60)
 @given(a=positive, b=positive, c=positive)
 def test_rate_is_increasing_concave_and_homogeneous(kind, a, b, c):
     link = kind(np.array([a]))
@@ -185,7 +185,7 @@ def test_rate_is_increasing_concave_and_homogeneous(kind, a, b, c):
 
 
 @pytest.mark.parametrize("kind", CURVED)
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60)
 @given(a=positive, share=st.floats(1e-9, 1 - 1e-9))
 def test_inverse_over_the_whole_range_of_rates(kind, a, share):
     link = kind(np.array([a]))

@@ -109,7 +109,7 @@ def test_a_device_walks_alike_in_every_fleet(name):
     time=st.floats(0, 1e5),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_linear_repeats_itself_after_two_chords(distance, angle, pace, time, seed):
     x, y = RADIUS * distance * np.cos([angle]), RADIUS * distance * np.sin([angle])
     model = Linear(seed, x, y, RADIUS, pace)

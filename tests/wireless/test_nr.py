@@ -119,7 +119,7 @@ def test_whole_blocks_by_hand():
     assert whole_blocks([], 5, 1).shape == (0,)
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
+@settings(max_examples=200)
 @given(
     weights=st.lists(st.one_of(st.just(0.0), st.floats(1e-6, 1e3)), min_size=1, max_size=40),
     blocks=st.integers(40, 273),

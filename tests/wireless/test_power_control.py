@@ -37,7 +37,7 @@ def test_received_density_does_not_depend_on_the_loss_under_full_compensation():
     np.testing.assert_allclose(received, -85, rtol=1e-14)
 
 
-@settings(max_examples=60, derandomize=True, deadline=None)
+@settings(max_examples=60)
 @given(
     p0=st.floats(-110, -60),
     alpha=st.floats(0, 1),

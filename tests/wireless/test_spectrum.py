@@ -162,7 +162,7 @@ def test_another_member_never_helps(kind):
     assert (np.diff(equal_finish_time(start, bits, link, BAND, present)) > 0).all()
 
 
-@settings(max_examples=80, derandomize=True, deadline=None)
+@settings(max_examples=80)
 @given(
     st.lists(
         st.tuples(st.floats(0, 1e4), st.floats(1e-3, 1e9), st.floats(0.01, 10)),
@@ -182,7 +182,7 @@ def test_bounds_on_linear_links(devices):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.floats(-1e3, 1e9), st.floats(1e-9, 1e12), st.floats(-12, 15)),

@@ -569,7 +569,7 @@ def test_values_without_meaning_are_refused(name):
 
 @every_rule
 @pytest.mark.parametrize("kind", [LinearLink, PowerLimitedLink])
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(
         st.tuples(st.floats(-1e3, 1e4), st.sampled_from([0.0, 1e-3, 1e6, 1e9]), st.floats(-1, 9)),

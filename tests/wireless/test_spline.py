@@ -40,7 +40,7 @@ def test_a_hyperbola_is_reproduced_exactly():
     np.testing.assert_allclose(slope, 1 / (1 - y) ** 2, rtol=1e-10)
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(share=st.floats(1e-12, 1 - 1e-12))
 def test_inverse(share):
     curve = saturating()
@@ -86,7 +86,7 @@ def test_envelope_by_hand():
     assert bridge.tolist() == [False, True, False]
 
 
-@settings(max_examples=100, derandomize=True, deadline=None)
+@settings(max_examples=100)
 @given(heights=st.lists(st.floats(0.01, 10), min_size=1, max_size=30))
 def test_envelope_is_the_least_concave_rising_majorant(heights):
     x = np.arange(len(heights) + 1.0)

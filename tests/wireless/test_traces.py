@@ -89,7 +89,7 @@ def traces(draw):
     return trace, walks
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(traces(), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 900), st.integers(0, 300))))
 def test_queries_agree_with_a_walk_over_rows(case, asked):
     trace, walks = case
@@ -110,7 +110,7 @@ def test_queries_agree_with_a_walk_over_rows(case, asked):
     )
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.integers(0, 2**32 - 1),
     st.floats(1e-3, 1e5),
@@ -134,7 +134,7 @@ def test_changes_have_happened_when_announced(seed, period_s, start_s):
         at = after
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([math.inf, 77.7]))
 def test_work_ends_when_the_integral_reaches_it(seed, period_s):
     rng = np.random.default_rng(seed)
