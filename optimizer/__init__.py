@@ -3,7 +3,7 @@
 from optimizer.cohort import Cohort, draw_cohort
 from optimizer.plan import Certificate, Plan
 from optimizer.problem import Problem
-from optimizer.rounds import RoundModel
+from optimizer.rounds import Progress, RoundModel
 from optimizer.solve import judge, solve
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Cohort",
     "Plan",
     "Problem",
+    "Progress",
     "RoundModel",
     "draw_cohort",
     "judge",

@@ -14,8 +14,8 @@ import numpy as np
 
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
-from optimizer.roundtime import surrogate_round_time
-from optimizer.tabulated import TabulatedRoundTime
+from optimizer.times.surrogate import surrogate_round_time
+from optimizer.times.tabulated import TabulatedRoundTime
 from wireless.spectrum import solo_finish_time
 
 
@@ -52,15 +52,11 @@ def best_response(
     gain : ndarray, shape (N,)
         Decrease of the objective (s) against the first candidate at its own best probability.
     """
-    model, weight, variance = problem.rounds, problem.weight, problem.variance
-    ratio, option = rank / problem.rank, candidate / problem.rank
-    others = np.sum(weight * model.progress(ratio)) - weight * model.progress(ratio)
-    noise = variance / (ratio * probability)
-    progress = np.maximum(others, 0.0) + weight * model.progress(np.maximum(option, 0.0))
     allowed = (candidate >= problem.min_rank) & (candidate <= problem.rank_cap)
-    safe = np.where(allowed, option, 1.0)
-    alpha = model.base / np.where(allowed, progress, 1.0) + model.sampling * (noise.sum() - noise)
-    beta = model.sampling * variance / safe
+    option = np.where(allowed, candidate, problem.rank_cap) / problem.rank
+    alpha, beta = problem.rounds.along(
+        problem.weight, problem.variance, rank / problem.rank, probability, option
+    )
     delta = np.maximum(added_s, np.finfo(np.float64).tiny)
     device = np.arange(problem.devices)
 

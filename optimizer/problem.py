@@ -5,11 +5,20 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from optimizer.rounds import FloatArray, RoundModel
+from optimizer.rounds import FloatArray, Progress, RoundModel
 from wireless.link import Link
 from wireless.spectrum import RULES
 
 IntArray = NDArray[np.int64]
+
+#: Fields that are positive, with the most they may be, and others that hold a number per device.
+_MOST = {
+    "completion": 1.0,
+    "download_bps": np.inf,
+    "min_probability": 1.0,
+    "energy_limit_j": np.inf,
+}
+_PER_DEVICE = ("cell", "compute_power_w", "transmit_power_w")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,8 +52,8 @@ class Problem:
         Highest rank of each device, in 1..r.
     min_rank : int
         Lowest rank that the method can train, at least 1 and at most every cap.
-    min_probability : float
-        Lower bound of every q_n, in (0, 1].
+    min_probability : array_like, shape () or (N,)
+        Lower bounds of the q_n, in (0, 1].
     min_cohort : float
         Lower bound of the expected cohort ``sum_n q_n``, in [0, N].
     rounds : RoundModel
@@ -54,13 +63,25 @@ class Problem:
     completion : array_like, shape () or (N,)
         Probabilities in (0, 1] that a sampled device is there and sends, which its aggregation
         weight is divided by. A device that does not costs no time.
-    cell : array_like of int, shape (N,), optional
+    cell : array_like of int, shape () or (N,)
         Cells of the devices, each with a band of its own; one cell if not given.
     download_bps : array_like, shape (N,), optional
         Rates (bit/s) at which each cell sends its members their sketches one after the other, in
         the order of the devices; if not given, it broadcasts and `overhead_s` has it all.
     fixed_down_bits, down_bits_per_rank : float
         Such a download (bit) and its slope in the rank (bit), both >= 0.
+    deadline_s : float
+        Upper bound of the expected duration of a round (s), overhead included.
+    energy_limit_j : array_like, shape () or (N,)
+        Upper bounds of the energy (J) that each device spends in a round on average, over the
+        rounds that it sits out too.
+    compute_power_w, transmit_power_w : array_like, shape () or (N,)
+        Power (W) of each device while it computes, and from then until the round's uploads end.
+
+    Attributes
+    ----------
+    cells : int
+        Number of bands that are used at the same time.
 
     Raises
     ------
@@ -84,26 +105,32 @@ class Problem:
     rank: int
     rank_cap: IntArray
     min_rank: int = 1
-    min_probability: float = 1e-3
+    min_probability: FloatArray = field(default_factory=lambda: np.full(1, 1e-3))
     min_cohort: float = 1.0
-    rounds: RoundModel = field(default_factory=RoundModel)
+    rounds: RoundModel = field(default_factory=Progress)
     allocation: str = "equal-finish"
     completion: FloatArray = field(default_factory=lambda: np.ones(1))
-    cell: IntArray | None = None
+    cell: IntArray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
     download_bps: FloatArray | None = None
     fixed_down_bits: float = 0.0
     down_bits_per_rank: float = 0.0
+    deadline_s: float = np.inf
+    energy_limit_j: FloatArray = field(default_factory=lambda: np.full(1, np.inf))
+    compute_power_w: FloatArray = field(default_factory=lambda: np.zeros(1))
+    transmit_power_w: FloatArray = field(default_factory=lambda: np.zeros(1))
+    cells: int = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("weight", "gradient_norm", "compute_base_s", "compute_per_rank_s", "rank_cap"):
             object.__setattr__(self, name, _device_array(name, getattr(self, name)))
         n = len(self.weight)
-        if np.size(self.completion) == 1:
-            object.__setattr__(self, "completion", np.full(n, self.completion))
-        for name in ("completion", "cell", "download_bps"):
-            if getattr(self, name) is not None:
-                object.__setattr__(self, name, _device_array(name, getattr(self, name)))
-        for item in fields(self):
+        for name in (*_MOST, *_PER_DEVICE):
+            value = getattr(self, name)
+            if name != "download_bps" and np.size(value) == 1:
+                value = np.full(n, value)
+            if value is not None:
+                object.__setattr__(self, name, _device_array(name, value))
+        for item in (one for one in fields(self) if one.init):
             value = getattr(self, item.name)
             if isinstance(value, np.ndarray) and len(value) != n:
                 raise ValueError(f"{item.name} has {len(value)} devices: give {n}, as weight has")
@@ -123,6 +150,7 @@ class Problem:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a positive number")
         if self.rank < 1:
             raise ValueError(f"rank is {self.rank}: give 1 or more")
+        object.__setattr__(self, "cells", len(np.unique(self.cell)))
         if np.any(self.rank_cap != np.floor(self.rank_cap)):
             raise ValueError("rank_cap holds fractions: give whole numbers")
         object.__setattr__(self, "rank_cap", self.rank_cap.astype(np.int64))
@@ -139,21 +167,22 @@ class Problem:
                 f"min_rank is {self.min_rank}: give 1 to {self.rank_cap[bad]}, "
                 f"which device {bad} can hold"
             )
-        if not 0 < self.min_probability <= 1:
-            raise ValueError(f"min_probability is {self.min_probability}: give a value in (0, 1]")
+        if not self.deadline_s > self.overhead_s:
+            raise ValueError(
+                f"deadline_s is {self.deadline_s}: give more than overhead_s = {self.overhead_s}"
+            )
         if not 0 <= self.min_cohort <= n:
             raise ValueError(f"min_cohort is {self.min_cohort}: give 0 to {n}, the devices")
         if self.allocation not in RULES:
             raise ValueError(f"allocation is {self.allocation!r}: give one of {', '.join(RULES)}")
-        for name, most in (("completion", 1.0), ("download_bps", np.inf)):
+        for name, most in _MOST.items():
             value = getattr(self, name)
             if value is not None and not np.all((value > 0) & (value <= most)):
                 bad = int(np.argmin((value > 0) & (value <= most)))
                 raise ValueError(
                     f"{name} of device {bad} is {value[bad]}: give more than 0, at most {most:g}"
                 )
-        if self.cell is not None:
-            object.__setattr__(self, "cell", self.cell.astype(np.int64))
+        object.__setattr__(self, "cell", self.cell.astype(np.int64))
         rate = np.asarray(self.link.rate(self.bandwidth_hz))
         if not np.all(rate > 0):
             bad = int(np.argmin(rate > 0))
@@ -180,11 +209,6 @@ class Problem:
     def unbiased_weight(self) -> FloatArray:
         """Weights a_n / c_n: divided by q_n too, they make the mean of the cohort unbiased."""
         return np.asarray(self.weight / self.completion)
-
-    @property
-    def cells(self) -> int:
-        """Number of bands that are used at the same time."""
-        return 1 if self.cell is None else len(np.unique(self.cell))
 
     def takes_part(self, probability: ArrayLike) -> FloatArray:
         """Probability c_n q_n that a device is sampled and completes.
@@ -285,15 +309,15 @@ class Problem:
         return float(self.rounds.rounds(self.weight, self.variance, ratio, probability))
 
 
-def in_turn(seconds: ArrayLike, cell: ArrayLike | None) -> FloatArray:
+def in_turn(seconds: ArrayLike, cell: ArrayLike) -> FloatArray:
     """When each device's download ends if every cell serves its members in the order of devices.
 
     Parameters
     ----------
     seconds : array_like, shape (..., N)
         Duration of each download; zero for a device that has none.
-    cell : array_like of int, shape (N,), or None
-        Cells of the devices; None for one.
+    cell : array_like of int, shape (N,)
+        Cells of the devices.
 
     Returns
     -------
@@ -301,8 +325,6 @@ def in_turn(seconds: ArrayLike, cell: ArrayLike | None) -> FloatArray:
         Seconds.
     """
     lasts = np.asarray(seconds, dtype=np.float64)
-    if cell is None:
-        return np.cumsum(lasts, axis=-1)
     number = np.asarray(cell)
     end_s = np.empty_like(lasts)
     for one in np.unique(number):
@@ -315,7 +337,7 @@ def _device_array(name: str, value: ArrayLike) -> FloatArray:
     array = np.array(value, dtype=np.float64)
     if array.ndim != 1 or not len(array):
         raise ValueError(f"{name} has shape {array.shape}: give one number per device")
-    bad = ~(np.isfinite(array) & (array >= 0))
+    bad = ~((np.isfinite(array) | (name == "energy_limit_j")) & (array >= 0))
     if bad.any():
         index = int(np.argmax(bad))
         raise ValueError(f"{name} of device {index} is {array[index]}: give zero or more")

@@ -72,11 +72,10 @@ def _equal_finish(problem: Problem, rank: ArrayLike, present: BoolArray) -> Floa
 def _followed(problem: Problem, rank: ArrayLike, present: BoolArray) -> FloatArray:
     """Bandwidths (N,) summed over cohorts, each followed from event to event, cell by cell."""
     rule, bits = RULES[problem.allocation], problem.upload_bits(rank)
-    cell = np.zeros(problem.devices, np.int64) if problem.cell is None else problem.cell
     total_hz = np.zeros(problem.devices)
     for ready_s, members in zip(problem.ready_s(rank, present), present, strict=True):
-        for number in np.unique(cell[members]):
-            some = np.flatnonzero(members & (cell == number))
+        for number in np.unique(problem.cell[members]):
+            some = np.flatnonzero(members & (problem.cell == number))
             sent = rule.transfers(
                 ready_s[some], bits[some], problem.link.take(some), problem.bandwidth_hz
             )

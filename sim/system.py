@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fslora.methods import Method
-from optimizer import Plan, Problem, RoundModel, solve
+from optimizer import Plan, Problem, Progress, solve
 from sim.errors import InputError
 from sim.physical import World, build_world
 from sim.scenario import Scenario
@@ -93,12 +93,12 @@ def build_system(scenario: Scenario) -> System:
         rank=scenario.lora.rank,
         rank_cap=_rank_cap(scenario, world, workload),
         min_rank=_min_rank(scenario, workload.method),
-        min_probability=scenario.policy.min_probability,
+        min_probability=np.full(len(fleet), scenario.policy.min_probability),
         min_cohort=scenario.policy.min_cohort,
-        rounds=RoundModel(model.base, model.sampling, model.rank_exponent),
+        rounds=Progress(model.base, model.sampling, model.rank_exponent),
         allocation=radio.allocation,
         completion=_completion(world),
-        cell=None if radio.cells is None else start.cell,
+        cell=start.cell,
         download_bps=(
             start.downlink.rate(radio.downlink_bandwidth_hz)
             if radio.downlink == "unicast"
@@ -201,8 +201,7 @@ def _check_blocks(system: System, plan: Plan) -> None:
     if world.band is not None:
         least_hz = float(world.band.level[world.band.level > 0].min())
     certain = problem.takes_part(plan.probability) >= 1
-    cell = np.zeros(problem.devices, np.int64) if problem.cell is None else problem.cell
-    together = int(np.bincount(cell[certain], minlength=1).max())
+    together = int(np.bincount(problem.cell[certain], minlength=1).max())
     needed = 1 if radio.allocation == "time-division" else max(1, together)
     blocks = int(least_hz // radio.block_hz)
     if blocks < needed:

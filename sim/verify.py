@@ -121,8 +121,8 @@ def _plan(system: System, frame: pd.DataFrame) -> Iterator[Finding]:
         if not (1 <= rank <= problem.rank_cap[number] and rank == int(rank)):
             cap = problem.rank_cap[number]
             yield Finding("plan.csv", number + 2, f"rank is {rank}, device allows 1 to {cap}")
-        if not problem.min_probability * (1 - TOLERANCE) <= q <= 1:
-            low = problem.min_probability
+        low = problem.min_probability[number]
+        if not low * (1 - TOLERANCE) <= q <= 1:
             yield Finding("plan.csv", number + 2, f"probability is {q}, bounds are {low} and 1")
 
 

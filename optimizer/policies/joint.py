@@ -6,7 +6,7 @@ from optimizer.joint import descend_surrogate, polish, starts
 from optimizer.policies.uniform import best_common_probability
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
-from optimizer.tabulated import TabulatedRoundTime
+from optimizer.times.tabulated import TabulatedRoundTime
 
 _FINALISTS = 3
 

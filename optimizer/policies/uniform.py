@@ -4,7 +4,7 @@ import numpy as np
 
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
-from optimizer.tabulated import TabulatedRoundTime
+from optimizer.times.tabulated import TabulatedRoundTime
 
 _GOLDEN = (np.sqrt(5.0) - 1) / 2
 
@@ -62,7 +62,7 @@ def lowest_common_probability(problem: Problem) -> float:
     -------
     float
     """
-    return max(problem.min_probability, problem.min_cohort / problem.devices)
+    return max(float(problem.min_probability.max()), problem.min_cohort / problem.devices)
 
 
 def best_common_probability(table: TabulatedRoundTime, rank: IntArray) -> float:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from optimizer.rounds import RoundModel
+from optimizer.rounds import Progress
 from sim.sections.base import (
     Count,
     NonNegative,
@@ -15,7 +15,7 @@ from sim.sections.base import (
     Section,
 )
 
-_ROUNDS = RoundModel()
+_ROUNDS = Progress()
 
 
 class Rounds(Section):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optimizer import Problem, RoundModel
+from optimizer import Problem, Progress
 from wireless.link import LinearLink, PowerLimitedLink
 
 
@@ -33,7 +33,7 @@ def random_problem(devices: int, seed: int, power_limited: bool = False, **chang
         "rank_cap": rng.integers(2, rank + 1, devices),
         "min_probability": 0.01,
         "min_cohort": 0.5,
-        "rounds": RoundModel(14.0, 10 ** rng.uniform(0, 2), 0.8),
+        "rounds": Progress(14.0, 10 ** rng.uniform(0, 2), 0.8),
     }
     return Problem(**(fields | changes))
 

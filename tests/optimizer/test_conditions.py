@@ -10,8 +10,8 @@ from optimizer.roundtime import (
     cohort_mass,
     cohort_time,
     expected_round_time,
-    surrogate_round_time,
 )
+from optimizer.times.surrogate import surrogate_round_time
 from wireless.link import LinearLink
 from wireless.spectrum import RULES, equal_finish_time
 

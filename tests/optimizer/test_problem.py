@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optimizer import RoundModel
+from optimizer import Progress
 from wireless.link import LinearLink
 
 
@@ -45,7 +45,7 @@ def test_an_upload_without_bits_is_refused(make_problem):
 @pytest.mark.parametrize("field", ["base", "sampling", "rank_exponent"])
 def test_round_model_names_bad_constants(field):
     with pytest.raises(ValueError, match=f"^{field} "):
-        RoundModel(**{field: -1.0})
+        Progress(**{field: -1.0})
 
 
 def test_time_and_bits_are_affine_in_the_rank(make_problem):
@@ -83,10 +83,10 @@ def test_round_model_against_the_measured_pilots(q, k, measured):
     weight = np.where(np.arange(30) < 3, 0.1215, (1 - 3 * 0.1215) / 27)
     weight = weight / weight.sum()
     variance = weight**2 * 0.061 / np.sum(weight**2)
-    rounds = RoundModel().rounds(weight, variance, np.full(30, k / 16), np.full(30, q))
+    rounds = Progress().rounds(weight, variance, np.full(30, k / 16), np.full(30, q))
     assert rounds == pytest.approx(measured, rel=0.2)
 
 
 def test_full_participation_at_full_rank_takes_base_and_noise():
-    rounds = RoundModel(base=10, sampling=4).rounds([0.5, 0.5], [0.25, 0.25], [1, 1], [1, 1])
+    rounds = Progress(base=10, sampling=4).rounds([0.5, 0.5], [0.25, 0.25], [1, 1], [1, 1])
     assert rounds == pytest.approx(12.0)

@@ -12,9 +12,9 @@ from optimizer.roundtime import (
     cohort_mass,
     cohort_time,
     expected_round_time,
-    surrogate_round_time,
 )
-from optimizer.tabulated import TabulatedRoundTime
+from optimizer.times.surrogate import surrogate_round_time
+from optimizer.times.tabulated import TabulatedRoundTime
 from wireless.link import LinearLink
 
 PLANS = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer import RoundModel, solve
+from optimizer import Progress, solve
 from optimizer.policies import POLICIES
 from optimizer.roundtime import all_cohorts, cohort_mass, cohort_time, expected_round_time
 
@@ -28,7 +28,7 @@ def brute_force(problem):
         value = rounds * (problem.overhead_s + mass @ time_s)
         return value.min(), q[np.argmin(value)]
 
-    coarse = [np.geomspace(problem.min_probability, 1.0, 11)] * problem.devices
+    coarse = [np.geomspace(problem.min_probability.max(), 1.0, 11)] * problem.devices
     found = []
     for k in itertools.product(*(range(1, cap + 1) for cap in problem.rank_cap)):
         rank = np.array(k)
@@ -58,7 +58,7 @@ def test_joint_is_near_brute_force(make_problem):
         p = make_problem(3, seed, power_limited, rank=4, rank_cap=cap)
         ratios.append(solve(p).objective_s / brute_force(p))
         # Uploads that dominate and ranks that matter little: the caps are no longer best.
-        model = RoundModel(14.0, 3.0, 0.4)
+        model = Progress(14.0, 3.0, 0.4)
         p = make_problem(
             3, seed, power_limited, rank=4, rank_cap=cap, bits_per_rank=2e7, rounds=model
         )
@@ -97,7 +97,7 @@ def test_bounds_hold(make_problem, seed, devices, policy, min_cohort, min_probab
         seed,
         min_cohort=min_cohort * devices,
         min_probability=min_probability,
-        rounds=RoundModel(14.0, sampling, 0.8),
+        rounds=Progress(14.0, sampling, 0.8),
     )
     plan = solve(p, policy)
     assert plan.probability.sum() >= p.min_cohort * (1 - 1e-9)
@@ -150,7 +150,7 @@ def test_scaling_all_times_scales_the_objective_alone(make_problem, devices):
 def permuted(problem, order):
     """Return the same fleet with its devices in another order."""
     values = {}
-    for field in fields(problem):
+    for field in (one for one in fields(problem) if one.init):
         value = getattr(problem, field.name)
         values[field.name] = value[order] if isinstance(value, np.ndarray) else value
     return type(problem)(**(values | {"link": problem.link.take(order)}))

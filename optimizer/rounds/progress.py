@@ -1,16 +1,17 @@
-"""How many rounds a plan needs to reach the target."""
+"""Rounds by the progress that devices make."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-FloatArray = NDArray[np.float64]
+from optimizer.rounds.base import Along, FloatArray, Minorant
 
 
 @dataclass(frozen=True, slots=True)
-class RoundModel:
-    """Rounds to the target in the progress form.
+class Progress:
+    """Rounds to the target in the progress form; see `optimizer.rounds.RoundModel`.
 
     ``R = base / sum_n a_n phi(x_n) + sampling * sum_n A_n / (x_n q_n)`` with the sketching ratio
     ``x_n = k_n / r``, ``phi(x) = x ** rank_exponent`` and the variance share
@@ -63,6 +64,8 @@ class RoundModel:
     Source: own derivation; the sampling term has the shape of arXiv 2505.23555.
     """
 
+    name: ClassVar[str] = "progress"
+
     base: float = 20.0
     sampling: float = 1.0
     rank_exponent: float = 0.03
@@ -92,25 +95,39 @@ class RoundModel:
     def rounds(
         self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, probability: ArrayLike
     ) -> FloatArray:
-        """Expected number of rounds of a plan; the last axis runs over devices.
-
-        Parameters
-        ----------
-        weight : array_like, shape (N,)
-            Data weights a_n, which sum to one.
-        variance : array_like, shape (N,)
-            Variance shares A_n.
-        ratio : array_like, shape (..., N)
-            Sketching ratios k_n/r.
-        probability : array_like, shape (..., N)
-            Sampling probabilities q_n.
-
-        Returns
-        -------
-        ndarray, shape (...)
-            Rounds (a real number; the plan's objective needs no whole rounds).
-        """
+        """Return the expected rounds of a plan: see `RoundModel.rounds`."""
         ratio = np.asarray(ratio, dtype=np.float64)
         progress = np.sum(np.asarray(weight) * self.progress(ratio), axis=-1)
         noise = np.sum(np.asarray(variance) / (ratio * np.asarray(probability)), axis=-1)
         return np.asarray(self.base / progress + self.sampling * noise)
+
+    def along(
+        self,
+        weight: ArrayLike,
+        variance: ArrayLike,
+        ratio: ArrayLike,
+        probability: ArrayLike,
+        option: ArrayLike,
+    ) -> Along:
+        """Return the rounds along each device: see `RoundModel.along`."""
+        a, x = np.asarray(weight, dtype=np.float64), np.asarray(ratio, dtype=np.float64)
+        own = a * self.progress(x)
+        share = self.sampling * np.asarray(variance, dtype=np.float64)
+        noise = share / (x * np.asarray(probability))
+        # The others' progress would be a rounding below zero where a device is alone.
+        others = np.maximum(own.sum() - own, 0.0)
+        fixed = self.base / (others + a * self.progress(option))
+        fixed += noise.sum() - noise
+        return Along(fixed, np.asarray(share / np.asarray(option)))
+
+    def minorant(
+        self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
+    ) -> Minorant:
+        """Return the tangent of the convex 1/progress at a plan: see `RoundModel.minorant`."""
+        a, x = np.asarray(weight, dtype=np.float64), np.asarray(option, dtype=np.float64)[:, None]
+        there = float(np.sum(a * self.progress(ratio)))
+        return Minorant(
+            2 * self.base / there,
+            np.asarray(self.sampling * np.asarray(variance) / x),
+            -self.base / there**2 * a * self.progress(x),
+        )

@@ -1,0 +1,127 @@
+"""What a round model can answer."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+class Along(NamedTuple):
+    """Rounds as a function of one device's plan: ``R = fixed + per_probability / q_n``.
+
+    Parameters
+    ----------
+    fixed, per_probability : ndarray, shape (C, N)
+        Rounds, for each of C sketching ratios of device n, the other devices staying as they are.
+    """
+
+    fixed: FloatArray
+    per_probability: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Minorant:
+    """A sum over devices that no plan's rounds fall below.
+
+    ``R(q, k) >= constant + sum_n (per_probability[k_n, n] / q_n + fixed[k_n, n])`` for all plans
+    whose ratios are among the C options.
+
+    Parameters
+    ----------
+    constant : float
+        Rounds.
+    per_probability : ndarray, shape (C, N)
+        Rounds, >= 0.
+    fixed : ndarray, shape (C, N)
+        Rounds; may be negative.
+    """
+
+    constant: float
+    per_probability: FloatArray
+    fixed: FloatArray
+
+
+class RoundModel(Protocol):
+    """How many rounds a plan needs to reach the target.
+
+    Along one device every model is ``fixed + per_probability / q_n`` at given ranks; that is what
+    the joint search needs of it.
+
+    Attributes
+    ----------
+    name : str
+        Name that scenarios use.
+    """
+
+    name: ClassVar[str]
+
+    def rounds(
+        self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, probability: ArrayLike
+    ) -> FloatArray:
+        """Return the expected number of rounds of a plan; the last axis runs over devices.
+
+        Parameters
+        ----------
+        weight : array_like, shape (N,)
+            Data weights a_n, which sum to one.
+        variance : array_like, shape (N,)
+            Variance shares A_n.
+        ratio : array_like, shape (..., N)
+            Sketching ratios k_n/r.
+        probability : array_like, shape (..., N)
+            Sampling probabilities q_n.
+
+        Returns
+        -------
+        ndarray, shape (...)
+            Rounds (a real number; the plan's objective needs no whole rounds).
+        """
+        ...
+
+    def along(
+        self,
+        weight: ArrayLike,
+        variance: ArrayLike,
+        ratio: ArrayLike,
+        probability: ArrayLike,
+        option: ArrayLike,
+    ) -> Along:
+        """Return the rounds as a function of each device's own ratio and probability.
+
+        Parameters
+        ----------
+        weight, variance : array_like, shape (N,)
+            Data weights a_n and variance shares A_n.
+        ratio, probability : array_like, shape (N,)
+            The plan that the other devices keep.
+        option : array_like, shape (C, N)
+            Sketching ratios that device n may take instead, > 0.
+
+        Returns
+        -------
+        Along
+        """
+        ...
+
+    def minorant(
+        self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
+    ) -> Minorant | None:
+        """Return a separable lower bound of the rounds of all plans, or None if none is known.
+
+        Parameters
+        ----------
+        weight, variance : array_like, shape (N,)
+            Data weights a_n and variance shares A_n.
+        ratio : array_like, shape (N,)
+            Sketching ratios of a plan at which the bound is to be tight.
+        option : array_like, shape (C,)
+            Sketching ratios that a plan may use, ascending.
+
+        Returns
+        -------
+        Minorant or None
+        """
+        ...

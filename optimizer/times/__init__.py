@@ -1,0 +1,1 @@
+"""Estimates of the round time that plans are searched on."""
