@@ -21,8 +21,8 @@ class Cohort:
     rank : ndarray of int, shape (M,)
         Ranks at which they train.
     weight : ndarray, shape (M,)
-        Aggregation weights ``v_n = a_n / (c_n q_n)``, c_n the completion, which sum to one only on
-        average.
+        Aggregation weights v_n. Under independent sampling ``v_n = a_n / (c_n q_n)``, c_n the
+        completion, which sum to one only on average.
     """
 
     device: NDArray[np.int64]
@@ -32,6 +32,31 @@ class Cohort:
     def only(self, member: NDArray[np.bool_]) -> Self:
         """Return the members that a mask (M,) picks, with the weights they have."""
         return type(self)(self.device[member], self.rank[member], self.weight[member])
+
+    @classmethod
+    def averaged(
+        cls, device: NDArray[np.int64], rank: NDArray[np.int64], weight: NDArray[np.float64]
+    ) -> Self:
+        """Return a cohort that is averaged by its data, however it was chosen: a biased mean.
+
+        Parameters
+        ----------
+        device : ndarray of int, shape (M,)
+            Device indices, in any order.
+        rank : ndarray of int, shape (N,)
+            Ranks of the whole fleet.
+        weight : ndarray, shape (N,)
+            Data weights a_n of the whole fleet.
+
+        Returns
+        -------
+        Cohort
+            With the weights ``v_n = a_n / sum_m a_m``, m in the cohort.
+        """
+        member = np.sort(device).astype(np.int64)
+        share = weight[member]
+        # A cohort of devices without data moves nothing.
+        return cls(member, rank[member], share / (share.sum() or 1.0))
 
 
 def draw_cohort(plan: Plan, weight: ArrayLike, seed: int, round_index: int) -> Cohort:

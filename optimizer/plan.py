@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What is known about a plan's figures; it says nothing about other plans.
+    """What is known about a plan: how sure its figures are and how far it is from the optimum.
 
     Parameters
     ----------
@@ -21,12 +21,23 @@ class Certificate:
         Probability that a round has no device.
     expected_cohort : float
         Expected number of devices that complete a round, ``sum_n c_n q_n``.
+    kkt_residual : float
+        How far the probabilities are from stationary, see `optimizer.certificate.kkt_residual`:
+        zero at a local optimum over q; nan if not computed.
+    bound_s : float
+        Lower bound (s) of the objective of every plan, `optimizer.bound.lower_bound`; nan if none
+        is known or was asked for.
+    bound_note : str
+        Why there is no bound, or how it was found.
     """
 
     half_width_s: float
     draws: int
     probability_empty: float
     expected_cohort: float
+    kkt_residual: float = np.nan
+    bound_s: float = np.nan
+    bound_note: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,3 +69,12 @@ class Plan:
     rounds: float
     objective_s: float
     certificate: Certificate
+
+    @property
+    def gap(self) -> float:
+        """Excess of the objective over the lower bound, ``objective_s / bound_s - 1``, or nan.
+
+        No feasible plan is better than this plan by more than the factor ``1 + gap``, up to the
+        confidence interval of its own objective.
+        """
+        return self.objective_s / self.certificate.bound_s - 1.0

@@ -1,22 +1,27 @@
-"""Expected duration of a round: enumerated or sampled."""
+"""Expected duration of a round: enumerated, sampled, integrated or of a mean field."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from optimizer.problem import Problem
+from optimizer.problem import Problem, in_turn
 from optimizer.rounds import FloatArray
+from optimizer.times.mean_field import mean_field_time
+from optimizer.times.quadrature import Quadrature
 from wireless.spectrum import RULES
 from wireless.streams import uniform
 
 BoolArray = NDArray[np.bool_]
+Method = Literal["exact", "monte-carlo", "quadrature", "mean-field"]
 
 EXACT_DEVICES = 12
 """Largest fleet whose 2^N cohorts are enumerated rather than sampled."""
 
 _CHUNK = 4_000_000
+_DRAWS = 4096
+_NUMBERS = 200_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,19 +100,25 @@ def cohort_time(problem: Problem, rank: ArrayLike, present: BoolArray) -> FloatA
     ndarray, shape (C,)
         Seconds until the last member has uploaded.
     """
-    rule, bits = RULES[problem.allocation], problem.upload_bits(rank)
+    rule, rank = RULES[problem.allocation], np.asarray(rank)
+    bits, compute_s = problem.upload_bits(rank), problem.compute_s(rank)
     time_s = np.empty(len(present))
     step = max(1, _CHUNK // problem.devices)
     for first in range(0, len(present), step):
         rows = slice(first, first + step)
-        some = present[rows]
+        # Of a large fleet few are in any cohort of the batch: nothing is computed for the others.
+        device = np.flatnonzero(present[rows].any(axis=0))
+        if not len(device):
+            time_s[rows] = 0.0
+            continue
+        some = present[rows, device]
         time_s[rows] = rule.round_time(
-            problem.ready_s(rank, some),
-            bits,
-            problem.link,
+            _ready_s(problem, rank, compute_s, device, some),
+            bits[device],
+            problem.link.take(device),
             problem.bandwidth_hz,
             some,
-            problem.cell if problem.cells > 1 else None,
+            problem.cell[device] if problem.cells > 1 else None,
         )
     return time_s
 
@@ -116,9 +127,9 @@ def expected_round_time(
     problem: Problem,
     rank: ArrayLike,
     probability: ArrayLike,
-    draws: int = 4096,
+    draws: int | None = None,
     seed: int = 0,
-    method: Literal["exact", "monte-carlo"] | None = None,
+    method: Method | None = None,
 ) -> RoundTime:
     """Expected duration of a round under the allocation rule, overhead included.
 
@@ -130,12 +141,17 @@ def expected_round_time(
         Ranks k_n.
     probability : array_like, shape (N,)
         Sampling probabilities q_n.
-    draws : int
-        Cohorts to sample, at least 2.
+    draws : int, optional
+        Cohorts to sample, at least 2; by default 4096, fewer above 48,000 devices (200 million
+        divided by N), and 64 at the fewest.
     seed : int
         Root seed. Draw i of device n is the same number for every plan: common random numbers.
-    method : {"exact", "monte-carlo"}, optional
-        Enumeration of all cohorts or sampling; by default the first up to 12 devices.
+    method : {"exact", "monte-carlo", "quadrature", "mean-field"}, optional
+        Enumeration of all cohorts, sampling of some, the integral over the distribution of the
+        round time (`Quadrature`), or the time at which the average cohort fits
+        (`mean_field_time`, a baseline that exceeds every device's tau). By default
+        the first up to 12 devices and then the second: the last two report no interval, and their
+        error is not zero.
 
     Returns
     -------
@@ -148,28 +164,50 @@ def expected_round_time(
     """
     if method is None:
         method = "exact" if problem.devices <= EXACT_DEVICES else "monte-carlo"
+    if method not in get_args(Method):
+        raise ValueError(f"method is {method!r}: give one of {', '.join(get_args(Method))}")
+    if draws is not None and draws < 2:
+        raise ValueError(f"draws is {draws}: give 2 or more")
+    if method == "quadrature":
+        return RoundTime(Quadrature.build(problem).mean_s(rank, probability), 0.0, 0)
+    if method == "mean-field":
+        return RoundTime(mean_field_time(problem, rank, probability), 0.0, 0)
     q = problem.takes_part(probability)
     if method == "exact":
         present = all_cohorts(problem.devices)
         mean = float(cohort_mass(present, q) @ cohort_time(problem, rank, present))
         return RoundTime(problem.overhead_s + mean, 0.0, len(present))
-    if method != "monte-carlo":
-        raise ValueError(f"method is {method!r}: give 'exact' or 'monte-carlo'")
-    if draws < 2:
-        raise ValueError(f"draws is {draws}: give 2 or more")
     if np.all(q == 1.0):
         everybody = np.ones((1, problem.devices), dtype=np.bool_)
         time_s = float(cohort_time(problem, rank, everybody)[0])
         return RoundTime(problem.overhead_s + time_s, 0.0, 1)
+    number = draws or min(max(_NUMBERS // problem.devices, 64), _DRAWS)
     # The draws are made in chunks as well: eight bytes each, they outweigh the cohorts.
     step = max(1, _CHUNK // problem.devices)
-    chunks = np.split(np.arange(draws), range(step, draws, step))
     device = np.arange(problem.devices)
     sample = np.concatenate(
         [
-            cohort_time(problem, rank, uniform(seed, "certificate", draw[:, None], device) < q)
-            for draw in chunks
+            cohort_time(
+                problem,
+                rank,
+                uniform(seed, "certificate", draw[:, None], device) < q,
+            )
+            for draw in np.split(np.arange(number), range(step, number, step))
         ]
     )
-    half_width_s = float(1.96 * sample.std(ddof=1) / np.sqrt(draws))
-    return RoundTime(problem.overhead_s + float(sample.mean()), half_width_s, draws)
+    half_width_s = float(1.96 * sample.std(ddof=1) / np.sqrt(number))
+    return RoundTime(problem.overhead_s + float(sample.mean()), half_width_s, number)
+
+
+def _ready_s(
+    problem: Problem,
+    rank: NDArray[np.float64],
+    compute_s: FloatArray,
+    device: NDArray[np.intp],
+    present: BoolArray,
+) -> FloatArray:
+    """`Problem.ready_s` of some devices, whose columns (J, n) of the cohorts are `present`."""
+    if problem.download_bps is None:
+        return np.broadcast_to(compute_s[device], present.shape)
+    download_s = np.where(present, problem.download_s(rank)[device], 0.0)
+    return in_turn(download_s, problem.cell[device]) + compute_s[device]

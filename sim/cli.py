@@ -274,6 +274,52 @@ def schema() -> None:
     print(json.dumps(Scenario.model_json_schema(), indent=2))
 
 
+@app.command("fit-rounds")
+def fit_rounds(
+    scenario: ScenarioFile,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="Write policy.rounds as YAML; printed if not given."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write every pilot as CSV.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            help="Root seeds; by default three, or one if quick, from the scenario's own.",
+            metavar="LIST",
+        ),
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only the plans that a fit cannot do without.")
+    ] = False,
+    overrides: Overrides = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
+) -> None:
+    """Run pilots of a scenario and fit the round model to them."""
+    from sim.load import load_scenario
+
+    checked = load_scenario(scenario, overrides or ())
+
+    from sim.fit_rounds import check_places, parse_seeds, show, snippet, write_csv, write_snippet
+    from sim.fit_rounds import fit_rounds as run_and_fit
+    from sim.show import measuring
+
+    check_places(out, csv)
+    first = checked.seed
+    own = tuple(range(first, first + (1 if quick else 3)))
+    with measuring(quiet) as tell:
+        result = run_and_fit(checked, own if seeds is None else parse_seeds(seeds), quick, tell)
+    if csv is not None:
+        write_csv(result, csv)
+    if not quiet:
+        show(checked, result)
+    text = snippet(checked, result)
+    if out is None:
+        print(text, end="")
+    else:
+        write_snippet(text, out)
+
+
 def main() -> NoReturn:
     """Entry point: turns refused input into one message and exit code 2."""
     from sim.errors import InputError, RunError

@@ -13,14 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fslora.methods import Job
-from optimizer import Cohort, Plan, draw_cohort
+from optimizer import Cohort
 from optimizer.problem import in_turn
 from sim.errors import RunError
-from sim.system import System
+from sim.steering import Steering
+from sim.system import System, mean_power_dbm
 from wireless import streams
 from wireless.availability import AlwaysOn
 from wireless.battery import Battery
-from wireless.channel import LEAST_PROBABILITY, LinkState
+from wireless.channel import LinkState
 from wireless.compute import compute_jitter, compute_time_s, throttled_time_s
 from wireless.energy import compute_energy_j, uplink_energy_j
 from wireless.link import Link
@@ -69,8 +70,8 @@ class Opened:
     ----------
     round
         Its number.
-    wait_s
-        Time until there is anybody, and a band.
+    plan_s, wait_s
+        Time that planning it takes, and then until there is anybody, and a band.
     band_hz
         Uplink band of a cell.
     cohort
@@ -91,6 +92,7 @@ class Opened:
     """
 
     round: int
+    plan_s: float
     wait_s: float
     band_hz: float
     cohort: Cohort
@@ -113,6 +115,12 @@ class Opened:
         return len(self.jobs) + len(self.dropped)
 
 
+def cohort_s(system: System, opened: Opened) -> float:
+    """Duration of a round by formula, with the time of planning it and of waiting."""
+    overhead_s = system.scenario.schedule.overhead_s
+    return opened.plan_s + opened.wait_s + system.broadcast_s + opened.finish_s + overhead_s
+
+
 class Dispatcher:
     """Opens one round after the other; remembers how often devices trained and what is left.
 
@@ -120,12 +128,12 @@ class Dispatcher:
     ----------
     system
         What is simulated.
-    plan
+    steering
         Who is sampled, at which rank.
     """
 
-    def __init__(self, system: System, plan: Plan) -> None:
-        self._system, self._plan = system, plan
+    def __init__(self, system: System, steering: Steering) -> None:
+        self._system, self._steering = system, steering
         self._dispatched = np.zeros(len(system.fleet), dtype=np.int64)
         self._battery = Battery(system.battery_j)
 
@@ -142,15 +150,17 @@ class Dispatcher:
         """
         system = self._system
         world, scenario = system.world, system.scenario
-        start_s = self._first_chance(now_s)
+        plan_s = self._steering.planning_s
+        start_s = self._first_chance(now_s + plan_s)
         if start_s is None:
             raise RunError("no device is ever there, charged, and with a band to send in")
-        drawn = draw_cohort(self._plan, system.problem.unbiased_weight, scenario.seed, round_index)
+        drawn = self._steering.draw(round_index)
         there = ~self._battery.empty[drawn.device]
         there &= world.availability.available(drawn.device, start_s)
         reached = drawn.only(there)
         state = world.fleet.channel.at(reached.device, start_s)
-        reached = self._reweighted(reached, state)
+        weight = self._steering.corrected(reached.device, reached.weight, state.sends_probability)
+        reached = replace(reached, weight=weight)
         cohort, state = reached.only(~state.outage), state.take(~state.outage)
         device = cohort.device
         jobs = tuple(
@@ -172,13 +182,14 @@ class Dispatcher:
         compute_j = compute_energy_j(world.fleet.compute_power_w[device], compute_s)
         self._dispatched[device] += 1
         self._battery = self._battery.spend(device, compute_j)
-        power_dbm = self._mean_power_dbm(device)
+        power_dbm = mean_power_dbm(world, scenario.radio.uplink_share)[device]
         for members, sent in transfers:
             upload_j = uplink_energy_j(power_dbm[members], sent.power_s)
             self._battery = self._battery.spend(device[members], upload_j)
         return Opened(
             round_index,
-            start_s - now_s,
+            plan_s,
+            start_s - (now_s + plan_s),
             band_hz,
             cohort,
             jobs,
@@ -207,21 +218,6 @@ class Dispatcher:
     def deserted(self, now_s: float) -> bool:
         """Whether nobody will take part from a moment on."""
         return self._first_chance(now_s) is None
-
-    def _reweighted(self, cohort: Cohort, state: LinkState) -> Cohort:
-        """Weights for the chance of sending from where the devices are, not from where they were.
-
-        Plans know the places at the start; a device that has moved sends with another probability,
-        and its weight is divided by that one.
-        """
-        planned = self._system.world.fleet.channel.start.sends_probability[cohort.device]
-        weight = cohort.weight * planned / np.maximum(state.sends_probability, LEAST_PROBABILITY)
-        return replace(cohort, weight=weight)
-
-    def _mean_power_dbm(self, device: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Full power over the time of a transfer, of which the uplink has its share."""
-        full = self._system.world.fleet.channel.max_power_dbm[device]
-        return np.asarray(full + 10 * math.log10(self._system.scenario.radio.uplink_share))
 
     def _transfers(
         self,

@@ -1,18 +1,41 @@
-"""A run's rows by formula, from the scenario and the plan alone, without the event engine."""
+"""A run's rows by formula, from the scenario and the plans alone, without the event engine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from optimizer import Plan
-from sim.dispatch import Dispatcher, Opened
+from fslora.methods import Job
+from sim.dispatch import Dispatcher, Opened, cohort_s
 from sim.findings import close
+from sim.steering import Steering
 from sim.system import System
-from sim.timeline import Interval, Round, Spectrum
+from sim.timeline import Interval, Round, Spectrum, UpdateRow
+from sim.updates import outcome, train_loss
 from wireless.energy import uplink_energy_j
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What of a run no formula gives.
+
+    Parameters
+    ----------
+    end_s
+        Ends of the rounds, from round 0. A round begins where the one before it is recorded to have
+        ended, if that is right but for rounding: fading turns fast enough for a rounding of the
+        time to show in a rate.
+    loss
+        Evaluated losses of the rounds, nan where there is none.
+    update
+        Loss and norm of each update, by round and device.
+    """
+
+    end_s: Sequence[float]
+    loss: Sequence[float]
+    update: Mapping[tuple[int, int], tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +50,8 @@ class Recomputed:
         Rows of the timeline.
     spectrum
         Rows of the uplink bands in use.
+    updates
+        What the server learnt from devices, with losses and norms as recorded.
     band_hz
         Uplink band of a cell in each round, zero in round 0.
     deserted
@@ -36,46 +61,68 @@ class Recomputed:
     rounds: list[Round]
     intervals: list[Interval]
     spectrum: list[Spectrum]
+    updates: list[UpdateRow]
     band_hz: list[float]
     deserted: bool
 
 
-def recompute(system: System, plan: Plan, recorded_s: Sequence[float]) -> Recomputed:
-    """Follow a plan for some rounds.
+def recompute(system: System, steering: Steering, recorded: Recorded) -> Recomputed:
+    """Follow the plans of a run for as many rounds as it had.
 
     Parameters
     ----------
-    system, plan
-        The run.
-    recorded_s
-        Recorded ends of the rounds, from round 0. A round begins where the one before it is
-        recorded to have ended, if that is right but for rounding: fading turns fast enough for a
-        rounding of the time to show in a rate.
+    system
+        What was simulated.
+    steering
+        Draws the cohorts; its plans come from the run's files.
+    recorded
+        What only the files know.
     """
-    overhead_s = system.scenario.schedule.overhead_s
-    dispatcher = Dispatcher(system, plan)
+    dispatcher = Dispatcher(system, steering)
     rows, intervals, spectrum, bands = [Round(0, 0.0, 0.0, 0.0)], [], [], [0.0]
-    for number in range(1, len(recorded_s)):
-        start_s = _recorded(recorded_s[number - 1], rows[-1].end_s)
+    updates: list[UpdateRow] = []
+    steering.evaluated(recorded.loss[0])
+    last = len(recorded.end_s) - 1
+    for number in range(1, last + 1):
+        start_s = _recorded(recorded.end_s[number - 1], rows[-1].end_s)
         opened = dispatcher.open(number, start_s)
         intervals += _round(system, opened, start_s)
-        spectrum += _spectrum(opened, start_s + opened.wait_s + system.broadcast_s)
+        heard_s = start_s + opened.plan_s + opened.wait_s + system.broadcast_s
+        spectrum += _spectrum(opened, heard_s)
         end_s = intervals[-1].end_s
+        learnt = [
+            UpdateRow(number, job.device, job.rank, float(weight), *_told(recorded, number, job))
+            for job, weight in zip(opened.jobs, opened.cohort.weight, strict=True)
+        ]
+        updates += learnt
+        expected_s = steering.plan.expected_round_s
+        steering.learn(outcome(system, opened, learnt))
         rows.append(
             Round(
                 number,
                 start_s,
                 end_s,
                 end_s - start_s,
-                plan.expected_round_s,
-                opened.wait_s + system.broadcast_s + opened.finish_s + overhead_s,
+                expected_s,
+                cohort_s(system, opened),
                 opened.sampled,
                 len(opened.jobs),
+                train_loss=train_loss(learnt),
+                queue_s=steering.queue_s,
             )
         )
         bands.append(opened.band_hz)
-    last_s = _recorded(recorded_s[-1], rows[-1].end_s)
-    return Recomputed(rows, intervals, spectrum, bands, dispatcher.deserted(last_s))
+        steering.evaluated(recorded.loss[number])
+        if number < last:
+            steering.renew(number + 1, _recorded(recorded.end_s[number], end_s))
+    last_s = _recorded(recorded.end_s[-1], rows[-1].end_s)
+    deserted = dispatcher.deserted(last_s)
+    return Recomputed(rows, intervals, spectrum, updates, bands, deserted)
+
+
+def _told(recorded: Recorded, number: int, job: Job) -> tuple[float, float]:
+    """Loss and norm of a device's update as recorded; zeros where a row is missing."""
+    return recorded.update.get((number, job.device), (0.0, 0.0))
 
 
 def _recorded(found_s: float, wanted_s: float) -> float:
@@ -84,13 +131,16 @@ def _recorded(found_s: float, wanted_s: float) -> float:
 
 
 def _round(system: System, opened: Opened, start_s: float) -> list[Interval]:
-    """A round's intervals: wait, downlink, compute, upload, aggregate."""
+    """A round's intervals: plan, wait, downlink, compute, upload, aggregate."""
     number = opened.round
-    sent_s = start_s + opened.wait_s
+    planned_s = start_s + opened.plan_s
+    sent_s = planned_s + opened.wait_s
     heard_s = sent_s + system.broadcast_s
     rows = []
+    if opened.plan_s > 0:
+        rows.append(Interval(number, None, "plan", start_s, planned_s))
     if opened.wait_s > 0:
-        rows.append(Interval(number, None, "wait", start_s, sent_s))
+        rows.append(Interval(number, None, "wait", planned_s, sent_s))
     rows += _broadcast(system, opened, sent_s, heard_s)
     rows += [
         Interval(number, int(n), "uplink", heard_s, heard_s, 0, energy_j=0.0, outcome="dropped")

@@ -229,7 +229,8 @@ def _explain(detail: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     if kind == "missing":
         return f"{path}: missing; give it a value"
     if kind == "union_tag_invalid":
-        return f"{path}.name = '{context['tag']}': accepted: {context['expected_tags']}"
+        key = context["discriminator"].strip("'")
+        return f"{path}.{key} = '{context['tag']}': accepted: {context['expected_tags']}"
     return f"{path} = {_show(value)}: {_requirement(detail['msg'])}"
 
 
@@ -261,8 +262,10 @@ def _walk(
         if section is not None and isinstance(part, str) and part in section.model_fields:
             tags = _tagged(section, part)
             inner = section.model_fields[part].annotation
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                section = inner
+            # A section or null is that section.
+            for kind in (inner, *typing.get_args(inner)):
+                if isinstance(kind, type) and issubclass(kind, BaseModel) and not tags:
+                    section = kind
     return ".".join(names), section
 
 
@@ -279,6 +282,7 @@ def _tagged(section: type[BaseModel], field: str) -> dict[str, type[BaseModel] |
                 kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
             )
         elif info.discriminator is not None:
-            for name in typing.get_args(member.model_fields["name"].annotation):
+            key = str(info.discriminator)
+            for name in typing.get_args(member.model_fields[key].annotation):
                 found[name] = member
     return found

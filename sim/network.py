@@ -13,7 +13,7 @@ import numpy as np
 import simpy
 
 from sim.dispatch import Dispatch, Opened
-from sim.timeline import Interval, Spectrum
+from sim.timeline import Interval, Phase, Spectrum
 from sim.uplink import Uplink
 from wireless.energy import uplink_energy_j
 from wireless.spectrum import Rule, Whole
@@ -45,12 +45,12 @@ class Network:
         self._on_spectrum = on_spectrum
         self._latest: dict[int, Spectrum] = {}
 
-    def wait(self, round_index: int, seconds: float) -> Process:
-        """The server waits until there is anybody, and a band; no row if there is."""
+    def serve(self, round_index: int, phase: Phase, seconds: float) -> Process:
+        """The server's own time: planning, waiting, aggregating; no row if it takes none."""
         if seconds > 0:
             start = self.env.now
             yield self.env.timeout(seconds)
-            self._on_interval(Interval(round_index, None, "wait", start, self.env.now))
+            self._on_interval(Interval(round_index, None, phase, start, self.env.now))
 
     def broadcast(
         self,
@@ -93,7 +93,7 @@ class Network:
             for cell in sorted({job.cell for job in opened.dispatches})
         }
         cells = [
-            self.env.process(self._serve(opened, cell, uplink, downlink_hz))
+            self.env.process(self._cell(opened, cell, uplink, downlink_hz))
             for cell, uplink in uplinks.items()
         ]
         yield self.env.all_of(cells)
@@ -101,13 +101,7 @@ class Network:
             self._on_spectrum(row)
         self._latest.clear()
 
-    def aggregate(self, round_index: int, seconds: float) -> Process:
-        """The server's own work at the end of a round."""
-        start = self.env.now
-        yield self.env.timeout(seconds)
-        self._on_interval(Interval(round_index, None, "aggregate", start, self.env.now))
-
-    def _serve(self, opened: Opened, cell: int, uplink: Uplink, downlink_hz: float) -> Process:
+    def _cell(self, opened: Opened, cell: int, uplink: Uplink, downlink_hz: float) -> Process:
         """One cell's devices; one download after the other, while those who have theirs compute."""
         parts = []
         for member, job in enumerate(opened.dispatches):

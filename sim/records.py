@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fslora.data import label_histogram
-from optimizer import Plan
+from optimizer import Plan, Problem
 from optimizer.share import expected_bandwidth
 from sim.errors import InputError
 from sim.scenario import dump_scenario
@@ -26,6 +27,7 @@ from sim.timeline import (
     PlanRow,
     Round,
     Spectrum,
+    UpdateRow,
 )
 from wireless import streams
 
@@ -136,10 +138,16 @@ class Records:
         """Write a row of real seconds."""
         self._table["host.csv"].write(row)
 
-    def plan(self, plan: Plan, round_index: int) -> None:
-        """Write every device's part in a plan that holds from `round_index` on."""
-        for row in plan_rows(self._system, plan, round_index):
+    def plan(
+        self, problem: Problem, plan: Plan, round_index: int, before: Plan | None = None
+    ) -> None:
+        """Write a plan for a problem that holds from `round_index` on; see `plan_rows`."""
+        for row in plan_rows(self._system, problem, plan, round_index, before):
             self._table["plan.csv"].write(row)
+
+    def update(self, row: UpdateRow) -> None:
+        """Write what the server learnt from one device."""
+        self._table["updates.csv"].write(row)
 
     def labels(self) -> None:
         """Write which classes every device holds, if the data have classes."""
@@ -222,9 +230,33 @@ def device_row(
     )
 
 
-def plan_rows(system: System, plan: Plan, round_index: int) -> list[PlanRow]:
-    """Rows of `plan.csv` for a plan."""
-    problem = system.problem
+def plan_rows(
+    system: System,
+    problem: Problem,
+    plan: Plan,
+    round_index: int,
+    before: Plan | None = None,
+) -> list[PlanRow]:
+    """Rows of `plan.csv` for a plan.
+
+    Parameters
+    ----------
+    system
+        What is simulated.
+    problem
+        What the plan answers.
+    plan
+        The plan.
+    round_index
+        The first round that it holds for.
+    before
+        The plan in force until then: devices that keep rank and probability get no row.
+    """
+    changed = np.ones(problem.devices, dtype=np.bool_)
+    if before is not None:
+        changed = (plan.rank != before.rank) | (plan.probability != before.probability)
+    if not changed.any():
+        return []
     compute_s = problem.compute_s(plan.rank)
     bits = problem.upload_bits(plan.rank)
     seed = streams.key(system.scenario.seed, "plan")
@@ -239,17 +271,21 @@ def plan_rows(system: System, plan: Plan, round_index: int) -> list[PlanRow]:
             float(bits[n]),
             None if np.isnan(band[n]) else float(band[n]),
         )
-        for n in range(problem.devices)
+        for n in np.flatnonzero(changed).tolist()
     ]
 
 
 def plan_summary(plan: Plan) -> dict[str, Any]:
-    """A plan's figures as `summary.json` holds them."""
-    return {
+    """A plan's figures as `summary.json` holds them; what is not known is null."""
+    figures = {
         "policy": plan.policy,
         "expected_round_s": plan.expected_round_s,
         "rounds": plan.rounds,
         "objective_s": plan.objective_s,
         "mean_rank": float(plan.rank.mean()),
         **dataclasses.asdict(plan.certificate),
+    }
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
     }

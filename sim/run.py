@@ -7,27 +7,29 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fslora.evaluate import Evaluation
 from fslora.models import ModelError
 from fslora.peft_io import save_adapter
 from fslora.trainer import Diverged, Learner
-from optimizer import Plan
-from sim.errors import Interrupted, RunError
+from optimizer import Plan, Problem
+from sim.errors import InputError, Interrupted, RunError
 from sim.host import host_device, make_learner
 from sim.network import Network
+from sim.planning import make_plan, measure, with_norms
 from sim.progress import Step
 from sim.records import Records, new_folder, plan_summary
 from sim.scenario import Scenario
 from sim.schedules import SCHEDULES, Finished
-from sim.system import System, build_system, make_plan
+from sim.steering import Steering
+from sim.system import System, build_system
 from sim.target import TargetWatch
-from sim.timeline import HostRow, Interval, Round, Spectrum
+from sim.timeline import HostRow, Interval, Round, Spectrum, UpdateRow
+from sim.updates import outcome, train_loss, update_rows
 
 _PACKAGES = ("fslora-sim", "torch", "transformers", "peft", "numpy", "scipy", "simpy")
 
@@ -74,14 +76,14 @@ class Run:
     def __init__(
         self,
         system: System,
-        plan: Plan,
+        steering: Steering,
         learner: Learner,
         records: Records,
         watch: Stopwatch,
         tell: Callable[[Step], None],
     ) -> None:
         self._system = system
-        self._plan = plan
+        self._steering = steering
         self._learner = learner
         self._records = records
         self._watch = watch
@@ -111,55 +113,80 @@ class Run:
 
     def learn(self, done: Finished) -> bool:
         """Train the cohort of a simulated round, aggregate, record; tell whether to go on."""
-        train_loss = None
-        if done.jobs:
+        opened, steering = done.opened, self._steering
+        number, weight = opened.round, opened.cohort.weight
+        rows: list[UpdateRow] = []
+        if opened.jobs:
             with self._watch.part("train"):
-                updates = self._learner.train(done.jobs)
-                self._learner.aggregate(updates, done.cohort.weight.tolist())
-            losses = [update.loss for update in updates]
-            train_loss = float(np.average(losses, weights=done.cohort.weight))
-        stop = self._system.scenario.stop
+                updates = self._learner.train(opened.jobs)
+                self._learner.aggregate(updates, weight.tolist())
+                rows = update_rows(number, updates, weight)
+        stop, expected_s = self._system.scenario.stop, steering.plan.expected_round_s
         self.time_s = done.end_s
+        steering.learn(outcome(self._system, opened, rows))
         last = (
             done.deserted
-            or done.round >= stop.rounds
+            or number >= stop.rounds
             or (stop.simulated_s is not None and done.end_s >= stop.simulated_s)
         )
         if done.deserted:
-            self._records.log(f"round {done.round}: nobody will take part again, the run ends here")
+            self._records.log(f"round {number}: nobody will take part again, the run ends here")
         evaluation = None
-        if last or done.round % self._system.scenario.output.evaluate_every == 0:
-            evaluation = self._evaluate(done.round, done.end_s)
+        if last or number % self._system.scenario.output.evaluate_every == 0:
+            evaluation = self._evaluate(number, done.end_s)
             last = last or (stop.at_target and self.target.reached is not None)
         down, up, energy = self._records.round_totals()
-        self.totals["rounds"] = done.round
+        self.totals["rounds"] = number
         self.totals["bytes_down"] += down
         self.totals["bytes_up"] += up
         self.energy_j += energy
+        with self._watch.part("write"):
+            for row in rows:
+                self._records.update(row)
         self._write(
             Round(
-                done.round,
+                number,
                 done.start_s,
                 done.end_s,
                 done.end_s - done.start_s,
-                self._plan.expected_round_s,
+                expected_s,
                 done.cohort_s,
-                done.sampled,
-                len(done.jobs),
+                opened.sampled,
+                len(opened.jobs),
                 down,
                 up,
                 energy,
-                train_loss,
+                train_loss(rows),
                 None if evaluation is None else evaluation.loss,
                 None if evaluation is None else evaluation.metrics[self._metric],
+                steering.queue_s,
             )
         )
+        if not last:
+            self._renew(number + 1)
         return not last
+
+    def _renew(self, round_index: int) -> None:
+        """Take another plan from a round on, if one is due, and write what it changes."""
+        steering, before = self._steering, self._steering.plan
+        with self._watch.part("plan"):
+            reason = steering.renew(round_index, self.time_s)
+            if reason is None:
+                return
+            self._records.plan(steering.problem, steering.plan, round_index, before)
+            self._records.log(
+                f"round {round_index}: plan {steering.plans}, by policy.replan.{reason}; "
+                f"rounds of {steering.plan.expected_round_s:.6g} s expected"
+            )
+            known = steering.known()
+            if known:
+                self._records.log(f"round {round_index}: {known}")
 
     def _evaluate(self, round_index: int, time_s: float) -> Evaluation:
         with self._watch.part("evaluate"):
             self.last = self._learner.evaluate()
         self.target.see(round_index, time_s, self.last.loss, self.last.metrics[self._metric])
+        self._steering.evaluated(self.last.loss)
         self._records.log(
             f"round {round_index}: {time_s:.3f} s simulated, held-out loss {self.last.loss:.4f}"
         )
@@ -214,20 +241,31 @@ def run(
     scenario = scenario.model_copy(update={"training": training})
     with watch.part("build"):
         system = build_system(scenario)
+    learner, measured = None, []
+    if scenario.policy.knowledge == "oracle":
+        with watch.part("build"):
+            learner = make_learner(system)
+        with watch.part("plan"):
+            measured = measure(system, learner)
+            system = with_norms(system, measured)
     with watch.part("plan"):
         plan = make_plan(system)
-    with watch.part("build"):
-        learner = make_learner(system)
+    if learner is None:
+        with watch.part("build"):
+            learner = make_learner(system)
     records = Records(new_folder(out), system)
     try:
         with watch.part("plan"):
-            records.plan(plan, 1)
+            records.plan(system.problem, plan, 1)
         with watch.part("write"):
             records.labels()
-        state = Run(system, plan, learner, records, watch, tell)
+            for row in measured:
+                records.update(row)
+        steering = Steering(system, plan, partial(_renewed, system))
+        state = Run(system, steering, learner, records, watch, tell)
         try:
             with watch.part("simulate"):
-                _co_simulate(system, plan, state, records, watch)
+                _co_simulate(system, steering, state, records, watch)
         except (Diverged, ModelError, RunError) as error:
             records.log(f"stopped: {error}")
             raise RunError(f"{error}; files so far are in {out}") from None
@@ -238,7 +276,7 @@ def run(
             ) from None
         finally:
             records.devices()
-        summary = _summary(system, plan, state, watch)
+        summary = _summary(system, plan, steering, state, watch)
         records.summary(summary)
         adapter = out / "adapter"
         adapter.mkdir()
@@ -255,8 +293,16 @@ def run(
     return summary
 
 
+def _renewed(system: System, problem: Problem, round_index: int) -> Plan:
+    """Another plan by the scenario's policy, from a round on."""
+    try:
+        return make_plan(system, problem=problem)
+    except InputError as error:
+        raise RunError(f"there is no plan from round {round_index} on: {error}") from None
+
+
 def _co_simulate(
-    system: System, plan: Plan, state: Run, records: Records, watch: Stopwatch
+    system: System, steering: Steering, state: Run, records: Records, watch: Stopwatch
 ) -> None:
     """Run the schedule until the stop rule holds."""
 
@@ -272,11 +318,13 @@ def _co_simulate(
         world = system.world
         network = Network(world.rule, world.whole, on_interval, on_spectrum)
         schedule = SCHEDULES[system.scenario.schedule.name]
-        network.env.process(schedule(network, system, plan, state.learn))
+        network.env.process(schedule(network, system, steering, state.learn))
         network.env.run()
 
 
-def _summary(system: System, plan: Plan, state: Run, watch: Stopwatch) -> dict[str, Any]:
+def _summary(
+    system: System, plan: Plan, steering: Steering, state: Run, watch: Stopwatch
+) -> dict[str, Any]:
     scenario, target = system.scenario, system.scenario.stop.target
     reached, metric = state.target.reached, scenario.data.eval_metric
     assert state.first is not None
@@ -301,5 +349,6 @@ def _summary(system: System, plan: Plan, state: Run, watch: Stopwatch) -> dict[s
         "target": None if target is None else target.model_dump(),
         "reached": None if reached is None else dataclasses.asdict(reached),
         "plan": plan_summary(plan),
+        "plans": steering.plans,
         "host_s": watch.total,
     }

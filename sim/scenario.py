@@ -9,9 +9,10 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from sim.sections.base import Section, by_name
-from sim.sections.course import Full, Joint, Output, Stop, Synchronous, Uniform
+from sim.sections.course import Output, Stop, Synchronous
 from sim.sections.fleet import FleetChoice
 from sim.sections.learning import Data, Lora, MethodChoice, Model, Training
+from sim.sections.policy import AnyPolicy, Joint
 from sim.sections.radio import Radio
 
 _BY_NAME = ("method", "policy", "schedule")
@@ -24,6 +25,7 @@ SHORT_FORMS = MappingProxyType(
             ("environment", "modulation", "fading", "availability", "mobility"), "name"
         ),
         **dict.fromkeys(("bandwidth_trace", "compute_trace"), "file"),
+        "rounds": "model",
     }
 )
 
@@ -42,7 +44,7 @@ class Scenario(Section):
     method: MethodChoice = MethodChoice()
     fleet: FleetChoice = FleetChoice()
     radio: Radio = Radio()
-    policy: Annotated[Joint | Uniform | Full, Field(discriminator="name")] = Joint()
+    policy: AnyPolicy = Joint()
     schedule: Synchronous = Synchronous()
     stop: Stop = Stop()
     output: Output = Output()

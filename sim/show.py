@@ -86,29 +86,59 @@ def run_table(summary: dict[str, Any], folder: Path) -> None:
 
 
 def plan_table(scenario: Scenario, candidates: Sequence[Candidate]) -> None:
-    """The scenario's plan and its baselines, by the round model."""
+    """The scenario's plan and its baselines, by the round model, and how good any could be."""
     table = _table(
         f"{scenario.name}: predicted time to target = rounds x mean round time",
         "policy",
         "time (s)",
+        "to best",
         "rounds",
         "round (s)",
         "cohort",
         "P(empty)",
         "rank",
+        "KKT",
+        "planning (s)",
+        "note",
     )
+    table.columns[-1].justify = "left"
+    made = [each.plan.objective_s for each in candidates if each.plan is not None]
+    best = min((value for value in made if math.isfinite(value)), default=math.nan)
     for candidate in candidates:
-        plan = candidate.plan
+        plan, took = candidate.plan, f"{candidate.host_s:.2f}"
+        if plan is None:
+            table.add_row(candidate.label, *["-"] * 8, took, candidate.note)
+            continue
+        known = plan.certificate
         table.add_row(
             candidate.label,
-            f"{plan.objective_s:.1f}",
-            f"{plan.rounds:.1f}",
-            f"{plan.expected_round_s:.2f} ± {plan.certificate.half_width_s:.2f}",
-            f"{plan.certificate.expected_cohort:.2f}",
-            f"{plan.certificate.probability_empty:.2g}",
+            _or_dash(plan.objective_s, ".1f"),
+            _or_dash(plan.objective_s / best, ".3f"),
+            _or_dash(plan.rounds, ".1f"),
+            f"{plan.expected_round_s:.2f} ± {known.half_width_s:.2f}",
+            f"{known.expected_cohort:.2f}",
+            _or_dash(known.probability_empty, ".2g"),
             f"{plan.rank.mean():.2f}",
+            _or_dash(known.kkt_residual, ".1e"),
+            took,
+            candidate.note,
         )
     _print(table)
+    own = candidates[0].plan
+    if own is None:
+        return
+    note = own.certificate.bound_note
+    if math.isnan(own.certificate.bound_s):
+        print(f"no lower bound on the optimum{note and ': ' + note}")
+        return
+    print(
+        f"lower bound on the optimum: {own.certificate.bound_s:.1f} s{note and f' ({note})'}; "
+        f"{own.policy} is at most {own.gap:.2%} above the optimum"
+    )
+
+
+def _or_dash(value: float, form: str) -> str:
+    return format(value, form) if math.isfinite(value) else "-"
 
 
 def comparison_table(result: Comparison) -> None:

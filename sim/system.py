@@ -1,20 +1,22 @@
-"""From a scenario to what is simulated: workload, fleet, problem and plan."""
+"""From a scenario to what is simulated: workload, fleet and problem."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fslora.methods import Method
-from optimizer import Plan, Problem, Progress, solve
+from optimizer import Problem
 from sim.errors import InputError
 from sim.physical import World, build_world
+from sim.round_models import round_model
 from sim.scenario import Scenario
+from sim.sections.policy import PolicyChoice
 from sim.workload import Workload, build_workload
-from wireless import streams
-from wireless.channel import LEAST_PROBABILITY
+from wireless.channel import LEAST_PROBABILITY, LinkState
 from wireless.compute import compute_time_s, throttled_time_s
 from wireless.fleet import Fleet
 from wireless.planning import planning_link
@@ -78,37 +80,114 @@ def build_system(scenario: Scenario) -> System:
         broadcast_bps = fleet.broadcast_bps
         broadcast_s = float(cost.download_bits(scenario.lora.rank)) / broadcast_bps
     none, full = (_compute_s(scenario, workload, world, k) for k in (0, scenario.lora.rank))
-    model = scenario.policy.rounds
-    problem = Problem(
-        weight=workload.weight,
-        # Local gradient norms are not known before training; equal ones say so.
-        gradient_norm=np.ones(len(fleet)),
-        compute_base_s=none,
-        compute_per_rank_s=(full - none) / scenario.lora.rank,
-        fixed_bits=float(cost.upload_bits_fixed),
-        bits_per_rank=float(cost.upload_bits_per_rank),
-        link=planning_link(fleet.channel),
-        bandwidth_hz=_band_hz(world, radio.bandwidth_hz),
-        overhead_s=scenario.schedule.overhead_s + broadcast_s,
-        rank=scenario.lora.rank,
-        rank_cap=_rank_cap(scenario, world, workload),
-        min_rank=_min_rank(scenario, workload.method),
-        min_probability=np.full(len(fleet), scenario.policy.min_probability),
-        min_cohort=scenario.policy.min_cohort,
-        rounds=Progress(model.base, model.sampling, model.rank_exponent),
-        allocation=radio.allocation,
-        completion=_completion(world),
-        cell=start.cell,
-        download_bps=(
-            start.downlink.rate(radio.downlink_bandwidth_hz)
-            if radio.downlink == "unicast"
-            else None
-        ),
-        fixed_down_bits=float(cost.download_bits_fixed),
-        down_bits_per_rank=float(cost.download_bits_per_rank),
-    )
+    policy = scenario.policy
+    overhead_s = scenario.schedule.overhead_s + broadcast_s
+    if policy.deadline_s is not None and policy.deadline_s <= overhead_s:
+        raise InputError(
+            f"policy.deadline_s = {policy.deadline_s:g}: every round costs {overhead_s:.6g} s of "
+            "broadcast and overhead; give more"
+        )
+    completion = _completion(world)
+    try:
+        problem = Problem(
+            weight=workload.weight,
+            # Local gradient norms are not known before training; equal ones say so.
+            gradient_norm=np.ones(len(fleet)),
+            compute_base_s=none,
+            compute_per_rank_s=(full - none) / scenario.lora.rank,
+            fixed_bits=float(cost.upload_bits_fixed),
+            bits_per_rank=float(cost.upload_bits_per_rank),
+            link=planning_link(fleet.channel),
+            bandwidth_hz=_band_hz(world, radio.bandwidth_hz),
+            overhead_s=overhead_s,
+            rank=scenario.lora.rank,
+            rank_cap=_rank_cap(scenario, world, workload),
+            min_rank=_min_rank(scenario, workload.method),
+            min_probability=_min_probability(policy, completion),
+            min_cohort=policy.min_cohort,
+            rounds=round_model(policy, scenario.lora.rank, len(fleet)),
+            allocation=radio.allocation,
+            completion=completion,
+            cell=start.cell,
+            download_bps=_download_bps(scenario, start),
+            fixed_down_bits=float(cost.download_bits_fixed),
+            down_bits_per_rank=float(cost.download_bits_per_rank),
+            deadline_s=math.inf if policy.deadline_s is None else policy.deadline_s,
+            energy_limit_j=np.full(
+                len(fleet), math.inf if policy.energy_limit_j is None else policy.energy_limit_j
+            ),
+            compute_power_w=fleet.compute_power_w,
+            transmit_power_w=10 ** ((mean_power_dbm(world, radio.uplink_share) - 30) / 10),
+        )
+    except ValueError as error:
+        raise InputError(f"the scenario cannot be planned: {error}") from None
     solo_bps = problem.link.rate(problem.bandwidth_hz)
     return System(scenario, workload, world, broadcast_bps, broadcast_s, problem, solo_bps)
+
+
+def problem_at(system: System, time_s: float) -> tuple[Problem, LinkState]:
+    """The problem with the channels as they are at a moment, and their state.
+
+    Places, path loss and serving cells are those of the moment; compute speed, presence and the
+    band keep their means over time, and a broadcast its rate.
+
+    Parameters
+    ----------
+    system
+        What is simulated.
+    time_s
+        Simulated time.
+    """
+    world, problem = system.world, system.problem
+    channel = world.fleet.channel
+    if not channel.changes:
+        return problem, channel.start
+    state = channel.at(np.arange(len(channel)), time_s)
+    there = world.availability.share(np.arange(len(channel)))
+    # Whoever has walked out of reach for now is planned as barely within it.
+    completion = there * np.maximum(state.sends_probability, LEAST_PROBABILITY)
+    return replace(
+        problem,
+        link=planning_link(channel, state),
+        completion=completion,
+        min_probability=np.minimum(_least_probability(system.scenario.policy, completion), 1.0),
+        cell=state.cell,
+        download_bps=_download_bps(system.scenario, state),
+    ), state
+
+
+def _download_bps(scenario: Scenario, state: LinkState) -> NDArray[np.float64] | None:
+    """Rates (N,) of the devices' own downloads, if the server does not broadcast."""
+    if scenario.radio.downlink != "unicast":
+        return None
+    return state.downlink.rate(scenario.radio.downlink_bandwidth_hz)
+
+
+def _least_probability(
+    policy: PolicyChoice, completion: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Sampling probability (N,) that each device must have; above 1 where none is enough."""
+    wanted = 0.0 if policy.min_participation is None else policy.min_participation
+    return np.maximum(policy.min_probability, wanted / completion)
+
+
+def _min_probability(policy: PolicyChoice, completion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same, refused where no sampling probability is enough."""
+    least = _least_probability(policy, completion)
+    # A share that a device just reaches is a rounding above it.
+    rare = np.flatnonzero(least > 1 + 1e-12)
+    if len(rare):
+        worst = rare[np.argmin(completion[rare])]
+        raise InputError(
+            f"policy.min_participation = {policy.min_participation:g}: device {worst} is there and "
+            f"not in outage in {completion[worst]:.4g} of the rounds; give no more than that"
+        )
+    return np.minimum(least, 1.0)
+
+
+def mean_power_dbm(world: World, uplink_share: float) -> NDArray[np.float64]:
+    """Full power (N,) over the time of a transfer, of which the uplink has its share."""
+    return np.asarray(world.fleet.channel.max_power_dbm + 10 * math.log10(uplink_share))
 
 
 def _compute_s(
@@ -160,55 +239,6 @@ def _band_hz(world: World, constant_hz: float) -> float:
     if mean <= 0:
         raise InputError("radio.bandwidth_trace: its mean band is zero; give a band or a period")
     return mean
-
-
-def make_plan(system: System, policy: str | None = None) -> Plan:
-    """Plan by the scenario's policy, or by another one with its defaults.
-
-    Raises
-    ------
-    InputError
-        If the method cannot train the rank that the scenario asks for, or the cohort needs more
-        resource blocks than there are.
-    """
-    scenario = system.scenario
-    if policy is None:
-        policy = scenario.policy.name
-        parameters = {
-            name: getattr(scenario.policy, name)
-            for name in ("rank", "probability")
-            if hasattr(scenario.policy, name)
-        }
-    else:
-        parameters = {}
-    rank, method = parameters.get("rank"), system.workload.method
-    if rank is not None and not method.accepts(scenario.lora.rank, rank):
-        raise InputError(
-            f"method.name = '{method.name}': cannot train policy.rank = {rank} of "
-            f"{scenario.lora.rank}; choose method fslora or leave policy.rank out"
-        )
-    plan = solve(system.problem, policy, streams.key(scenario.seed, "plan"), **parameters)
-    _check_blocks(system, plan)
-    return plan
-
-
-def _check_blocks(system: System, plan: Plan) -> None:
-    """Refuse resource blocks of which there are too few for those who take part for certain."""
-    radio, problem, world = system.scenario.radio, system.problem, system.world
-    if radio.block_hz is None:
-        return
-    least_hz = radio.bandwidth_hz
-    if world.band is not None:
-        least_hz = float(world.band.level[world.band.level > 0].min())
-    certain = problem.takes_part(plan.probability) >= 1
-    together = int(np.bincount(problem.cell[certain], minlength=1).max())
-    needed = 1 if radio.allocation == "time-division" else max(1, together)
-    blocks = int(least_hz // radio.block_hz)
-    if blocks < needed:
-        raise InputError(
-            f"radio.block_hz = {radio.block_hz:g}: {least_hz:g} Hz are {blocks} blocks, and "
-            f"{needed} are needed; take narrower blocks, or a policy of smaller cohorts"
-        )
 
 
 def _rank_cap(scenario: Scenario, world: World, workload: Workload) -> NDArray[np.int64]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-Phase = Literal["wait", "downlink", "compute", "uplink", "aggregate"]
+Phase = Literal["plan", "wait", "downlink", "compute", "uplink", "aggregate"]
 Outcome = Literal["done", "dropped"]
 
 
@@ -65,7 +65,8 @@ class Round:
     """One row of `rounds.csv`; round 0 is the state before training.
 
     `expected_s` is predicted before the cohort is drawn, `cohort_s` after. `bytes_down` counts a
-    broadcast once. What was not measured is None.
+    broadcast once. `queue_s` is the virtual queue of a policy that keeps one, after the round. What
+    was not measured is None.
     """
 
     round: int
@@ -82,6 +83,7 @@ class Round:
     train_loss: float | None = None
     eval_loss: float | None = None
     eval_metric: float | None = None
+    queue_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,8 @@ class LabelRow:
 class PlanRow:
     """One row of `plan.csv`: a device's part in the plan that holds from `round` on.
 
+    The first plan has a row for every device, a later one for those whose rank or probability it
+    changes.
     `expected_bandwidth_hz` is None for a device so rare that no drawn cohort contains it.
     """
 
@@ -140,6 +144,23 @@ class PlanRow:
     compute_s: float
     upload_bits: float
     expected_bandwidth_hz: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRow:
+    """One row of `updates.csv`: what the server learnt from a device that completed a round.
+
+    Round 0 holds what an oracle measured before the run; such updates have no aggregation weight.
+    `update_norm` is the Frobenius norm of the change of the device's factors, as the server adds
+    it.
+    """
+
+    round: int
+    device: int
+    rank: int
+    weight: float | None
+    loss: float
+    update_norm: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +180,7 @@ TABLES: dict[str, type[Any]] = {
     "devices.csv": DeviceRow,
     "labels.csv": LabelRow,
     "plan.csv": PlanRow,
+    "updates.csv": UpdateRow,
     "host.csv": HostRow,
 }
 

@@ -1,12 +1,13 @@
 """Re-checking a finished run from its files alone.
 
 Two ways, neither by checksum. Every row is computed again by formula, from the scenario and the
-plan on disk, without the event engine; and physical invariants are checked on the rows as they
+plans on disk, without the event engine; and physical invariants are checked on the rows as they
 stand: the band is never exceeded, nobody does two things at once, totals add up.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,12 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
-from optimizer import Plan, judge
+from optimizer import Plan
 from sim.compare import cost_to
 from sim.errors import InputError, RunError
 from sim.evaluations import evaluations, final_metrics
-from sim.findings import TOLERANCE, Finding, close, compare_rows, stated
-from sim.formula import Recomputed, recompute
+from sim.findings import Finding, close, compare_rows, stated
+from sim.formula import Recomputed, Recorded, recompute
 from sim.invariants import (
     band_never_exceeded,
     one_thing_at_a_time,
@@ -28,13 +29,15 @@ from sim.invariants import (
     spectrum_rows,
 )
 from sim.load import check_names
-from sim.records import device_row, label_rows, plan_rows, plan_summary, tables_of
+from sim.planning import with_norms
+from sim.plans_on_disk import BadPlan, PlansOnDisk
+from sim.records import device_row, label_rows, plan_summary, tables_of
 from sim.rundir import RunFiles
 from sim.sections.base import NUMBER_BITS
 from sim.sections.course import Target
+from sim.steering import Steering
 from sim.system import System, build_system
-from sim.timeline import Round
-from wireless import streams
+from sim.timeline import Round, UpdateRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +75,31 @@ def verify(run: RunFiles) -> Verdict:
         )
     # What the host took differs from run to run.
     tables = {name: run.table(name) for name in tables_of(system) if name != "host.csv"}
-    findings = [*_plan(system, tables["plan.csv"]), *_numbered(tables["rounds.csv"])]
+    findings, oracle = _oracle(system, tables["updates.csv"])
+    findings += [*_first_plan(system, tables["plan.csv"]), *_numbered(tables["rounds.csv"])]
     deserted = False
     if not findings:
-        plan = _evaluated(system, tables["plan.csv"])
+        system = with_norms(system, oracle) if oracle else system
+        plans = PlansOnDisk(system, tables["plan.csv"])
         try:
-            wanted = recompute(system, plan, tables["rounds.csv"]["end_s"].tolist())
+            plan = plans(system.problem, 1)
+            steering = Steering(system, plan, plans)
+            wanted = recompute(system, steering, _recorded(tables))
+        except BadPlan as error:
+            findings += error.findings
         except RunError as error:
             findings.append(Finding("rounds.csv", None, f"has a round too many: {error}"))
         else:
             deserted = wanted.deserted
-            findings += _recomputed(system, plan, wanted, tables)
+            findings += plans.findings()
+            findings += _recomputed(wanted, oracle, tables)
             findings += band_never_exceeded(
                 tables["timeline.csv"], tables["spectrum.csv"], wanted.band_hz
             )
             end_s = wanted.rounds[-1].end_s
             findings += spectrum_rows(tables["spectrum.csv"], wanted.spectrum, end_s)
-        findings += stated("plan", run.summary.get("plan"), plan_summary(plan), "plan.csv")
+            findings += stated("", run.summary, {"plans": steering.plans}, "plan.csv")
+            findings += _stated_plan(run, plan)
     findings += one_thing_at_a_time(tables["timeline.csv"])
     unicast = run.scenario.radio.downlink == "unicast"
     findings += round_totals(tables["timeline.csv"], tables["rounds.csv"], unicast)
@@ -100,8 +111,19 @@ def verify(run: RunFiles) -> Verdict:
     findings += evaluations(system, tables["rounds.csv"])
     findings += _summary(run, tables["rounds.csv"], deserted)
     findings += final_metrics(system, run.summary)
-    findings += _traffic(run, tables["timeline.csv"], tables["plan.csv"])
+    findings += _traffic(run, tables["timeline.csv"], tables["updates.csv"])
     return Verdict(sum(map(len, tables.values())), tuple(findings))
+
+
+def _stated_plan(run: RunFiles, plan: Plan) -> Iterator[Finding]:
+    """Figures of the first plan; its residual is next to zero where rounding is all of it."""
+    found, figures = run.summary.get("plan"), plan_summary(plan)
+    residual = figures.pop("kkt_residual")
+    yield from stated("plan", found, figures, "plan.csv")
+    told = found.get("kkt_residual") if isinstance(found, dict) else None
+    if not close(told, residual, 1.0):
+        message = f"plan.kkt_residual is {told}, plan.csv gives {residual}"
+        yield Finding("summary.json", None, message)
 
 
 def _numbered(rounds: pd.DataFrame) -> Iterator[Finding]:
@@ -110,38 +132,56 @@ def _numbered(rounds: pd.DataFrame) -> Iterator[Finding]:
         yield Finding("rounds.csv", None, "rounds must be numbered from 0 without gaps")
 
 
-def _plan(system: System, frame: pd.DataFrame) -> Iterator[Finding]:
-    """Ranks and probabilities within bounds, one row per device; the rest recomputed."""
-    problem = system.problem
-    if list(frame["device"]) != list(range(problem.devices)) or (frame["round"] != 1).any():
-        yield Finding("plan.csv", None, f"expected devices 0 to {problem.devices - 1} from round 1")
+def _oracle(system: System, updates: pd.DataFrame) -> tuple[list[Finding], list[UpdateRow]]:
+    """What an oracle measured before the run: one update of every device, if there was one."""
+    rows = updates[updates["round"] == 0]
+    wanted = system.scenario.policy.knowledge == "oracle"
+    devices = list(range(len(system.fleet))) if wanted else []
+    if list(rows["device"]) != devices:
+        word = f"devices 0 to {len(system.fleet) - 1}" if wanted else "nobody"
+        return [Finding("updates.csv", None, f"expected {word} in round 0")], []
+    cap = system.problem.rank_cap
+    told = zip(rows["loss"], rows["update_norm"].clip(lower=0.0), strict=True)
+    return [], [UpdateRow(0, n, int(cap[n]), None, *each) for n, each in enumerate(told)]
+
+
+def _recorded(tables: dict[str, pd.DataFrame]) -> Recorded:
+    """What of the run no formula gives."""
+    rounds, updates = tables["rounds.csv"], tables["updates.csv"]
+    names = ("round", "device", "loss", "update_norm")
+    return Recorded(
+        rounds["end_s"].tolist(),
+        rounds["eval_loss"].tolist(),
+        {
+            # A norm below zero is a finding in the end, and no reason to stop here.
+            (int(number), int(device)): (float(loss), max(float(norm), 0.0))
+            for number, device, loss, norm in zip(*(updates[name] for name in names), strict=True)
+        },
+    )
+
+
+def _first_plan(system: System, frame: pd.DataFrame) -> Iterator[Finding]:
+    """The first plan is whole, and later ones come in the order of their rounds."""
+    devices = system.problem.devices
+    first = frame[frame["round"] <= 1]
+    if list(first["device"]) != list(range(devices)) or (first["round"] != 1).any():
+        yield Finding("plan.csv", None, f"expected devices 0 to {devices - 1} from round 1")
         return
-    for number in range(problem.devices):
-        rank, q = frame["rank"].iloc[number], frame["probability"].iloc[number]
-        if not (1 <= rank <= problem.rank_cap[number] and rank == int(rank)):
-            cap = problem.rank_cap[number]
-            yield Finding("plan.csv", number + 2, f"rank is {rank}, device allows 1 to {cap}")
-        low = problem.min_probability[number]
-        if not low * (1 - TOLERANCE) <= q <= 1:
-            yield Finding("plan.csv", number + 2, f"probability is {q}, bounds are {low} and 1")
-
-
-def _evaluated(system: System, frame: pd.DataFrame) -> Plan:
-    """The plan on disk with what it is expected to cost, estimated again."""
-    problem, seed = system.problem, streams.key(system.scenario.seed, "plan")
-    rank = frame["rank"].to_numpy(dtype=np.int64)
-    probability = frame["probability"].to_numpy(dtype=np.float64)
-    return judge(problem, system.scenario.policy.name, rank, probability, seed)
+    place = list(zip(frame["round"], frame["device"], strict=True))
+    for number, (before, here) in enumerate(itertools.pairwise(place), start=3):
+        if not before < here:
+            yield Finding("plan.csv", number, "is not after the row before, by round and device")
+            return
+        if not 0 <= here[1] < devices:
+            yield Finding("plan.csv", number, f"expected devices 0 to {devices - 1}")
+            return
 
 
 def _recomputed(
-    system: System, plan: Plan, wanted: Recomputed, tables: dict[str, pd.DataFrame]
+    wanted: Recomputed, oracle: list[UpdateRow], tables: dict[str, pd.DataFrame]
 ) -> Iterator[Finding]:
-    """Timeline, round times and plan against closed forms."""
-    yield from compare_rows(
-        "plan.csv", tables["plan.csv"], plan_rows(system, plan, 1), ["round", "device"], 0.0
-    )
-    rounds = tables["rounds.csv"]
+    """Timeline, round times and updates against closed forms."""
+    rounds, updates = tables["rounds.csv"], tables["updates.csv"]
     for number, row in enumerate(wanted.rounds):
         yield from _round_row(number, rounds.iloc[number], row)
     yield from compare_rows(
@@ -151,12 +191,15 @@ def _recomputed(
         ["round", "device", "phase"],
         wanted.rounds[-1].end_s,
     )
+    yield from compare_rows(
+        "updates.csv", updates, [*oracle, *wanted.updates], ["round", "device"], 0.0
+    )
 
 
 def _round_row(number: int, found: pd.Series[Any], wanted: Round) -> Iterator[Finding]:
-    """Times and counts of a round; a training loss exactly where somebody trained."""
+    """Times and counts of a round, the mean of its updates' losses, and the policy's queue."""
     names = ("start_s", "end_s", "duration_s", "expected_s", "cohort_s", "sampled", "completed")
-    for name in names:
+    for name in (*names, "train_loss", "queue_s"):
         value = getattr(wanted, name)
         scale = wanted.end_s if name in ("start_s", "end_s", "duration_s") else 0.0
         if not close(found[name], value, scale):
@@ -165,12 +208,6 @@ def _round_row(number: int, found: pd.Series[Any], wanted: Round) -> Iterator[Fi
                 number + 2,
                 f"round {number}: {name} is {found[name]}, expected {value}",
             )
-    if pd.isna(found["train_loss"]) != (wanted.completed == 0):
-        yield Finding(
-            "rounds.csv",
-            number + 2,
-            f"round {number}: train_loss is {found['train_loss']}, {wanted.completed} trained",
-        )
 
 
 def _devices(system: System, timeline: pd.DataFrame, devices: pd.DataFrame) -> Iterator[Finding]:
@@ -242,7 +279,7 @@ def _summary(run: RunFiles, rounds: pd.DataFrame, deserted: bool) -> Iterator[Fi
         )
 
 
-def _traffic(run: RunFiles, timeline: pd.DataFrame, plan: pd.DataFrame) -> Iterator[Finding]:
+def _traffic(run: RunFiles, timeline: pd.DataFrame, updates: pd.DataFrame) -> Iterator[Finding]:
     """Uploads are rank x shapes x number size, with the shapes of the adapter on disk."""
     path = run.folder / "adapter" / "adapter_model.safetensors"
     per_rank = fixed = rank = 0
@@ -266,10 +303,12 @@ def _traffic(run: RunFiles, timeline: pd.DataFrame, plan: pd.DataFrame) -> Itera
             f"has rank {rank}, the scenario {run.scenario.lora.rank}",
         )
     number_bytes = NUMBER_BITS[run.scenario.method.number_format] // 8
-    ranks = dict(zip(plan["device"], plan["rank"], strict=True))
+    who = zip(updates["round"], updates["device"], strict=True)
+    ranks = dict(zip(who, updates["rank"], strict=True))
     uplink = timeline[(timeline["phase"] == "uplink") & (timeline["outcome"] == "done")]
-    for number, device, size in zip(uplink.index, uplink["device"], uplink["bytes"], strict=True):
-        wanted = (int(ranks.get(device, 0)) * per_rank + fixed) * number_bytes
+    rows = (uplink[name] for name in ("round", "device", "bytes"))
+    for number, which, device, size in zip(uplink.index, *rows, strict=True):
+        wanted = (int(ranks.get((which, device), 0)) * per_rank + fixed) * number_bytes
         if size != wanted:
             yield Finding(
                 "timeline.csv",

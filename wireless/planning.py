@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wireless import fading
-from wireless.channel import Channel
+from wireless.channel import Channel, LinkState
 from wireless.link import Link
 from wireless.rates import uplink
 
@@ -12,7 +12,7 @@ from wireless.rates import uplink
 _STEPS = 30
 
 
-def planning_link(channel: Channel) -> Link:
+def planning_link(channel: Channel, state: LinkState | None = None) -> Link:
     """Return uplinks whose transfer times are the means over what fading leaves.
 
     With ergodic rates or a constant channel they are the uplinks themselves. With fading per round,
@@ -24,11 +24,13 @@ def planning_link(channel: Channel) -> Link:
     ----------
     channel : Channel
         Links of the N devices.
+    state : LinkState, optional
+        All of them at the moment of the plan; by default, where they started.
 
     Returns
     -------
     Link
-        Of the N devices, where they started.
+        Of the N devices, at their places then.
 
     Notes
     -----
@@ -36,7 +38,7 @@ def planning_link(channel: Channel) -> Link:
     slowest of several is slower than their mean, so rounds of several devices last longer than
     planned (`docs/radio.md` has figures).
     """
-    radio, start = channel.radio, channel.start
+    radio, start = channel.radio, channel.start if state is None else state
     if radio.fading.kind != "per-round" or not radio.fades:
         return start.uplink
     band = radio.bandwidth_hz

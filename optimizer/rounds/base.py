@@ -16,6 +16,7 @@ class Along(NamedTuple):
     ----------
     fixed, per_probability : ndarray, shape (C, N)
         Rounds, for each of C sketching ratios of device n, the other devices staying as they are.
+        What does not depend on the ratio is a read-only view of one row.
     """
 
     fixed: FloatArray
@@ -65,9 +66,9 @@ class RoundModel(Protocol):
 
         Parameters
         ----------
-        weight : array_like, shape (N,)
+        weight : array_like, shape (N,) or (..., N)
             Data weights a_n, which sum to one.
-        variance : array_like, shape (N,)
+        variance : array_like, shape (N,) or (..., N)
             Variance shares A_n.
         ratio : array_like, shape (..., N)
             Sketching ratios k_n/r.
@@ -125,3 +126,24 @@ class RoundModel(Protocol):
         Minorant or None
         """
         ...
+
+
+def check_constant(name: str, value: float, zero: bool = True) -> None:
+    """Refuse a constant of a round model that is not a number from zero up.
+
+    Parameters
+    ----------
+    name : str
+        Name of the constant.
+    value : float
+        Its value.
+    zero : bool
+        Whether it may be zero.
+
+    Raises
+    ------
+    ValueError
+        If it is out of range.
+    """
+    if not (0 < value < np.inf or (zero and value == 0)):
+        raise ValueError(f"{name} is {value}: give {'zero or ' if zero else ''}a positive number")

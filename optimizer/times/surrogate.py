@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike
 
 from optimizer.problem import Problem
 from optimizer.rounds import FloatArray
+from optimizer.times.base import Toggles
 from wireless.spectrum import solo_finish_time
 
 _ALWAYS = 1e-12
@@ -14,44 +15,18 @@ _ALWAYS = 1e-12
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Surrogate:
-    """Upper bound of the expected round time and what each device adds to it.
+    """Upper bound of the expected round time, O(C N log N); see `optimizer.times.base.TimeModel`.
 
     ``U = T_oh + E[max_n tau_n] + sum_n q_n w_n / B``: the cohort waits for its slowest member and
-    then uploads one after the other over the full band. It is multilinear in q, exact for one
-    device, and close on links whose rate is proportional to bandwidth.
-
-    Parameters
-    ----------
-    mean_s : float
-        The bound U (s), overhead included.
-    added_s : ndarray, shape (..., N)
-        dU/dq_n (s): what device n at the candidate ranks adds where it completes, expected over
-        the rest of the cohort, times its completion.
-    """
-
-    mean_s: float
-    added_s: FloatArray
-
-
-def surrogate_round_time(
-    problem: Problem, rank: ArrayLike, probability: ArrayLike, candidate: ArrayLike | None = None
-) -> Surrogate:
-    """Evaluate the surrogate of the round time with one sort, O(N log N).
+    then uploads one after the other over the full band, w_n / B the solo transfer time. It is
+    multilinear in q, exact for one device, and close on links whose rate is proportional to
+    bandwidth. Downloads in turn are added up like uploads, and so are cells, as if they shared one
+    band.
 
     Parameters
     ----------
     problem : Problem
         The fleet.
-    rank : array_like, shape (N,)
-        Ranks k_n; real values are allowed.
-    probability : array_like, shape (N,)
-        Sampling probabilities q_n.
-    candidate : array_like, shape (..., N), optional
-        Ranks at which each device is toggled while the others keep theirs; by default `rank`.
-
-    Returns
-    -------
-    Surrogate
 
     Notes
     -----
@@ -60,28 +35,41 @@ def surrogate_round_time(
     ``1 - q_n`` below tau_n, so all toggles ``E[(tau - max_{-n})^+]`` read off the same Phi.
     Source: own derivation.
     """
-    q = problem.takes_part(probability)
-    tau = problem.compute_s(rank)
-    # A device that always takes part would make F vanish and its own toggle 0/0.
-    absent = np.maximum(1.0 - q, _ALWAYS)
-    order = np.argsort(tau, kind="stable")
-    knot = np.concatenate(([0.0], tau[order]))
-    below = np.cumprod(absent[order][::-1])[::-1]
-    area = np.concatenate(([0.0], np.cumsum(np.diff(knot) * below)))
-    slowest = knot[-1]
 
-    def integral(t: FloatArray) -> FloatArray:
-        return np.asarray(np.interp(t, knot, area) + np.maximum(t - slowest, 0.0))
+    problem: Problem
 
-    def transfer(k: ArrayLike) -> FloatArray:
-        bits = problem.upload_bits(k)
-        start = np.zeros_like(bits)
-        upload_s = solo_finish_time(start, bits, problem.link, problem.bandwidth_hz)
-        return np.asarray(problem.download_s(k) + upload_s)
+    def mean_s(self, rank: ArrayLike, probability: ArrayLike) -> float:
+        """Return the bound: see `TimeModel.mean_s`."""
+        k = np.asarray(rank, dtype=np.float64)
+        return self.toggles(k, probability, k[None, :][:0]).mean_s
 
-    k = np.asarray(rank if candidate is None else candidate, dtype=np.float64)
-    t = problem.compute_s(k)
-    waiting = integral(np.minimum(t, tau)) / absent
-    waiting += np.maximum(integral(t) - integral(tau), 0.0)
-    mean_s = problem.overhead_s + (slowest - area[-1]) + float(q @ transfer(rank))
-    return Surrogate(float(mean_s), problem.takes_part(waiting + transfer(k)))
+    def toggles(self, rank: ArrayLike, probability: ArrayLike, candidate: ArrayLike) -> Toggles:
+        """Return the bound along each device: see `TimeModel.toggles`."""
+        p = self.problem
+        q, tau, moved_s = p.takes_part(probability), p.compute_s(rank), self._moved_s(rank)
+        # A device that always takes part would make F vanish and its own toggle 0/0.
+        absent = np.maximum(1.0 - q, _ALWAYS)
+        order = np.argsort(tau, kind="stable")
+        knot = np.concatenate(([0.0], tau[order]))
+        below = np.cumprod(absent[order][::-1])[::-1]
+        area = np.concatenate(([0.0], np.cumsum(np.diff(knot) * below)))
+        slowest = knot[-1]
+
+        # Phi at each device's own compute time, which is a knot.
+        own = np.empty_like(tau)
+        own[order] = area[1:]
+        mean_s = p.overhead_s + float(slowest - area[-1] + q @ moved_s)
+        without_s = mean_s - q * (own / absent + moved_s)
+
+        k = np.asarray(candidate, dtype=np.float64)
+        t = p.compute_s(k)
+        integral = np.interp(t, knot, area) + np.maximum(t - slowest, 0.0)
+        waiting = np.minimum(integral, own) / absent + np.maximum(integral - own, 0.0)
+        return Toggles(mean_s, without_s, p.takes_part(waiting + self._moved_s(k)))
+
+    def _moved_s(self, rank: ArrayLike) -> FloatArray:
+        """Time (..., N) that each device's download and upload take alone."""
+        p = self.problem
+        bits = p.upload_bits(rank)
+        upload_s = solo_finish_time(np.zeros_like(bits), bits, p.link, p.bandwidth_hz)
+        return np.asarray(p.download_s(rank) + upload_s)

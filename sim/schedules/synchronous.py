@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fslora.methods import Job
-from optimizer import Cohort, Plan
-from sim.dispatch import Dispatcher
+from sim.dispatch import Dispatcher, Opened, cohort_s
 from sim.network import Network, Process
+from sim.steering import Steering
 from sim.system import System
 
 
@@ -24,34 +23,25 @@ class Finished:
 
     Parameters
     ----------
-    round
-        Its number.
+    opened
+        Who took part, and what it cost.
     start_s, end_s
         Simulated seconds.
     cohort_s
         Duration that the round-time formula gives for the cohort drawn.
-    sampled
-        Number of devices that were drawn and there.
-    cohort
-        Who completed, at which rank and aggregation weight.
-    jobs
-        What they trained.
     deserted
         Whether nobody will take part in any later round.
     """
 
-    round: int
+    opened: Opened
     start_s: float
     end_s: float
     cohort_s: float
-    sampled: int
-    cohort: Cohort
-    jobs: tuple[Job, ...]
     deserted: bool
 
 
 def synchronous(
-    network: Network, system: System, plan: Plan, on_round: Callable[[Finished], bool]
+    network: Network, system: System, steering: Steering, on_round: Callable[[Finished], bool]
 ) -> Process:
     """Run rounds until `on_round` returns False, as it has to once nobody will take part again.
 
@@ -63,13 +53,14 @@ def synchronous(
     scenario, radio = system.scenario, system.scenario.radio
     size = int(system.workload.cost.download_bits(scenario.lora.rank)) // 8
     overhead_s = scenario.schedule.overhead_s
-    dispatcher = Dispatcher(system, plan)
+    dispatcher = Dispatcher(system, steering)
     env, round_index, goes_on = network.env, 0, True
     while goes_on:
         round_index += 1
         start = env.now
         opened = dispatcher.open(round_index, start)
-        yield from network.wait(round_index, opened.wait_s)
+        yield from network.serve(round_index, "plan", opened.plan_s)
+        yield from network.serve(round_index, "wait", opened.wait_s)
         if radio.downlink == "broadcast":
             receivers = sorted([*opened.cohort.device.tolist(), *opened.dropped.tolist()])
             yield from network.broadcast(
@@ -78,16 +69,13 @@ def synchronous(
         for device in opened.dropped.tolist():
             network.drop(round_index, device)
         yield from network.take_part(opened, radio.downlink_bandwidth_hz)
-        yield from network.aggregate(round_index, overhead_s)
+        yield from network.serve(round_index, "aggregate", overhead_s)
         goes_on = on_round(
             Finished(
-                round_index,
+                opened,
                 start,
                 env.now,
-                opened.wait_s + system.broadcast_s + opened.finish_s + overhead_s,
-                opened.sampled,
-                opened.cohort,
-                opened.jobs,
+                cohort_s(system, opened),
                 dispatcher.deserted(env.now),
             )
         )

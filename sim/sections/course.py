@@ -1,68 +1,10 @@
-"""Sections on how a run goes: policy, schedule, end, and what is measured."""
+"""Sections on how a run goes: schedule, end, and what is measured."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from optimizer.rounds import Progress
-from sim.sections.base import (
-    Count,
-    NonNegative,
-    Positive,
-    Probability,
-    Section,
-)
-
-_ROUNDS = Progress()
-
-
-class Rounds(Section):
-    """Round model: rounds = base / sum a (k/r)^p + sampling * sum A (r/k) / q; see the docs."""
-
-    base: Annotated[float, Field(gt=0, le=1e9)] = _ROUNDS.base
-    """Rounds with everybody at full rank."""
-    sampling: Annotated[float, Field(ge=0, le=1e9)] = _ROUNDS.sampling
-    """Weight of the sampling variance."""
-    rank_exponent: Annotated[float, Field(ge=0, le=10)] = _ROUNDS.rank_exponent
-    """p: how progress falls with the sketching ratio."""
-
-
-class PolicyChoice(Section):
-    """What every policy has."""
-
-    min_probability: Probability = 0.05
-    """No device is sampled more rarely."""
-    min_cohort: NonNegative = 1.0
-    """Least expected number of sampled devices."""
-    rounds: Rounds = Rounds()
-    """Round model that plans are judged by."""
-
-
-class Joint(PolicyChoice):
-    """Rank and probability per device, jointly for the least predicted time to target."""
-
-    name: Literal["joint"] = "joint"
-    """joint"""
-
-
-class Uniform(PolicyChoice):
-    """The same probability for all."""
-
-    name: Literal["uniform"]
-    """uniform"""
-    probability: Probability | None = None
-    """Sampling probability; null for the best by the round model."""
-    rank: Count | None = None
-    """Common rank; null for each device's largest."""
-
-
-class Full(PolicyChoice):
-    """Everybody, every round, at each device's largest rank."""
-
-    name: Literal["full"]
-    """full"""
+from sim.sections.base import Count, Positive, Section
 
 
 class Synchronous(Section):

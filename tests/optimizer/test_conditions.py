@@ -11,7 +11,7 @@ from optimizer.roundtime import (
     cohort_time,
     expected_round_time,
 )
-from optimizer.times.surrogate import surrogate_round_time
+from optimizer.times.surrogate import Surrogate
 from wireless.link import LinearLink
 from wireless.spectrum import RULES, equal_finish_time
 
@@ -28,7 +28,9 @@ def test_a_device_that_completes_half_the_time_is_one_sampled_half_as_often(make
         expected_round_time(whole, RANK, share * q).mean_s, rel=1e-12
     )
     assert partly.rounds_of(RANK, q) == pytest.approx(whole.rounds_of(RANK, share * q), rel=1e-12)
-    ours, theirs = (surrogate_round_time(p, RANK, x) for p, x in ((partly, q), (whole, share * q)))
+    ours, theirs = (
+        Surrogate(p).toggles(RANK, x, RANK[None]) for p, x in ((partly, q), (whole, share * q))
+    )
     assert ours.mean_s == pytest.approx(theirs.mean_s, rel=1e-12)
     np.testing.assert_allclose(ours.added_s, share * theirs.added_s, rtol=1e-12)
 
@@ -103,7 +105,7 @@ def test_downloads_in_turn_delay_those_behind(make_problem):
     assert cohort_time(p, RANK, present)[0] == pytest.approx(ready_s[[0, 2, 5]].max(), rel=1e-6)
     q = np.full(N, 0.5)
     exact = expected_round_time(p, RANK, q).mean_s
-    bound = surrogate_round_time(p, RANK, q).mean_s
+    bound = Surrogate(p).mean_s(RANK, q)
     assert exact <= bound <= exact + 2.0 * N
 
 

@@ -1,5 +1,8 @@
 """What a problem accepts, and what its arrays mean."""
 
+import csv
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -63,28 +66,26 @@ def test_the_unit_of_the_gradients_does_not_matter(make_problem):
     np.testing.assert_allclose(even.variance, 1 / 25)
 
 
-#: (q, k) of r = 16 and the rounds to target that training took, seed 11.
-PILOTS = [
-    (0.60, 16, 18.5),
-    (0.20, 16, 21.5),
-    (0.20, 8, 21.4),
-    (0.20, 4, 21.4),
-    (0.20, 2, 22.3),
-    (0.20, 1, 31.0),
-    (0.05, 16, 24.5),
-    (0.05, 4, 24.0),
-    (0.05, 1, 40.4),
-]
-
-
-@pytest.mark.parametrize(("q", "k", "measured"), PILOTS)
-def test_round_model_against_the_measured_pilots(q, k, measured):
-    # Three heavy devices among thirty, and sum a^2 = 0.061, as in the pilots.
-    weight = np.where(np.arange(30) < 3, 0.1215, (1 - 3 * 0.1215) / 27)
-    weight = weight / weight.sum()
-    variance = weight**2 * 0.061 / np.sum(weight**2)
-    rounds = Progress().rounds(weight, variance, np.full(30, k / 16), np.full(30, q))
-    assert rounds == pytest.approx(measured, rel=0.2)
+def test_default_round_model_against_the_measured_pilots():
+    """Twenty plans on three seeds, each seed with a factor of its own."""
+    file = Path(__file__).parents[2] / "benchmarks" / "results" / "2026-11-20-round-model.csv"
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["use"] != "edge"]
+    # One device that has the mean rank, and as much noise as all of them.
+    ratio = np.array([[float(row["mean_rank"]) / 16] for row in rows])
+    noise = np.array([[float(row["noise"])] for row in rows])
+    predicted = np.array(
+        [Progress().rounds([1.0], n * x, x, [1.0]) for n, x in zip(noise, ratio, strict=True)]
+    )
+    error = np.log(predicted / [float(row["rounds"]) for row in rows])
+    seeds = np.array([row["seed"] for row in rows])
+    for seed in np.unique(seeds):
+        error[seeds == seed] -= error[seeds == seed].mean()
+    plans = np.array([row["plan"] for row in rows])
+    of_plan = [abs(np.expm1(error[plans == plan].mean())) for plan in np.unique(plans)]
+    assert len(of_plan) == 20
+    assert np.median(of_plan) <= 0.15
+    assert max(of_plan) <= 0.3
 
 
 def test_full_participation_at_full_rank_takes_base_and_noise():

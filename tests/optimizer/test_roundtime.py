@@ -1,4 +1,4 @@
-"""Expected round time: exact, sampled, tabulated and bounded."""
+"""Expected round time: exact, sampled and bounded; `test_times.py` has the estimates."""
 
 import itertools
 
@@ -13,8 +13,7 @@ from optimizer.roundtime import (
     cohort_time,
     expected_round_time,
 )
-from optimizer.times.surrogate import surrogate_round_time
-from optimizer.times.tabulated import TabulatedRoundTime
+from optimizer.times.surrogate import Surrogate
 from wireless.link import LinearLink
 
 PLANS = {
@@ -51,57 +50,16 @@ def test_surrogate_and_its_toggles_against_enumeration(make_problem, seed, devic
     p = make_problem(devices, seed, power_limited)
     rank, q = random_plan(p, seed)
     other = np.random.default_rng(seed + 1).integers(1, p.rank_cap + 1)
-    found = surrogate_round_time(p, rank, q, np.stack([rank, other]))
+    found = Surrogate(p).toggles(rank, q, np.stack([rank, other]))
     assert found.mean_s == pytest.approx(surrogate_by_enumeration(p, rank, q), rel=1e-9)
     for row, ranks in enumerate((rank, other)):
         for n in range(devices):
             k, present, absent = rank.copy(), q.copy(), q.copy()
             k[n], present[n], absent[n] = ranks[n], 1.0, 0.0
-            added = surrogate_by_enumeration(p, k, present)
-            added -= surrogate_by_enumeration(p, k, absent)
+            less = surrogate_by_enumeration(p, k, absent)
+            assert found.without_s[n] == pytest.approx(less, rel=1e-9)
+            added = surrogate_by_enumeration(p, k, present) - less
             assert found.added_s[row, n] == pytest.approx(added, rel=1e-8)
-
-
-@settings(max_examples=20)
-@given(**PLANS)
-def test_surrogate_bounds_the_round_time(make_problem, seed, devices, power_limited):
-    p = make_problem(devices, seed, power_limited)
-    rank, q = random_plan(p, seed)
-    exact = expected_round_time(p, rank, q, method="exact").mean_s
-    assert exact <= surrogate_round_time(p, rank, q).mean_s * (1 + 1e-9)
-
-
-@settings(max_examples=15)
-@given(**PLANS)
-def test_tabulated_toggles_against_enumeration(make_problem, seed, devices, power_limited):
-    p = make_problem(devices, seed, power_limited)
-    rank, q = random_plan(p, seed)
-    other = np.random.default_rng(seed + 1).integers(1, p.rank_cap + 1)
-    table = TabulatedRoundTime.build(p, seed)
-    need_hz = table.need_hz(rank)
-    exact = expected_round_time(p, rank, q).mean_s
-    objective = table.objective_s(need_hz, rank, q)
-    assert objective == pytest.approx(p.rounds_of(rank, q) * exact, rel=0.01)
-    without_s, added_s = table.toggles(need_hz, q, [need_hz, table.need_hz(other)])
-    for row, ranks in enumerate((rank, other)):
-        for n in range(devices):
-            k, present, absent = rank.copy(), q.copy(), q.copy()
-            k[n], present[n], absent[n] = ranks[n], 1.0, 0.0
-            less = expected_round_time(p, k, absent).mean_s
-            more = expected_round_time(p, k, present).mean_s
-            assert without_s[n] == pytest.approx(less, rel=0.01)
-            assert added_s[row, n] == pytest.approx(more - less, abs=0.01 * more)
-
-
-@pytest.mark.parametrize("power_limited", [False, True])
-@pytest.mark.parametrize(("devices", "probability"), [(30, 0.1), (200, 0.05), (200, 0.5)])
-def test_table_agrees_with_its_own_cohorts(make_problem, power_limited, devices, probability):
-    p = make_problem(devices, 3, power_limited)
-    q = np.full(devices, probability)
-    table = TabulatedRoundTime.build(p, 0)
-    solved = p.overhead_s + cohort_time(p, p.rank_cap, table.draw < q).mean()
-    tabulated = table.objective_s(table.need_hz(p.rank_cap), p.rank_cap, q)
-    assert tabulated == pytest.approx(p.rounds_of(p.rank_cap, q) * solved, rel=0.01)
 
 
 @pytest.mark.parametrize("power_limited", [False, True])
@@ -122,9 +80,6 @@ def test_one_device_alone(make_problem):
     p = make_problem(1, 0, weight=[1.0], link=LinearLink(np.array([2.0])))
     alone = p.compute_s([2])[0] + p.upload_bits([2])[0] / (2.0 * p.bandwidth_hz)
     assert expected_round_time(p, [2], [0.3]).mean_s == pytest.approx(p.overhead_s + 0.3 * alone)
-    surrogate = surrogate_round_time(p, [2], [0.3])
-    assert surrogate.mean_s == pytest.approx(p.overhead_s + 0.3 * alone)
-    assert surrogate.added_s[0] == pytest.approx(alone)
 
 
 def test_equal_compute_times_share_the_band(make_problem):
@@ -144,6 +99,23 @@ def test_cohorts_are_enumerated_once_each():
     mass = cohort_mass(present, q)
     assert mass.sum() == pytest.approx(1.0)
     np.testing.assert_allclose(mass @ present, q)
+
+
+def test_times_of_cohorts_do_not_depend_on_who_else_is_computed(make_problem):
+    """A device that is in no cohort of a batch changes no bit of it."""
+    p = make_problem(6, 3, True, cell=[0, 0, 1, 1, 2, 2], download_bps=np.full(6, 1e6))
+    present = all_cohorts(6)[:, ::-1]
+    one_by_one = [cohort_time(p, p.rank_cap, row[None])[0] for row in present]
+    np.testing.assert_array_equal(cohort_time(p, p.rank_cap, present), one_by_one)
+    assert cohort_time(p, p.rank_cap, present[:1])[0] == 0.0
+
+
+@pytest.mark.parametrize("method", ["quadrature", "mean-field"])
+def test_methods_without_draws_report_no_interval(make_problem, method):
+    p = make_problem(5, 1)
+    found = expected_round_time(p, p.rank_cap, np.full(5, 0.5), method=method)
+    assert (found.half_width_s, found.draws) == (0.0, 0)
+    assert found.mean_s > p.overhead_s
 
 
 def test_bad_arguments_are_named(make_problem):

@@ -1,62 +1,24 @@
 """Plans: bounds, symmetries, baselines, brute force."""
 
 import itertools
-from dataclasses import fields
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.optimizer.brute import brute_force
 from optimizer import Progress, solve
-from optimizer.policies import POLICIES
-from optimizer.roundtime import all_cohorts, cohort_mass, cohort_time, expected_round_time
-
-
-def brute_force(problem):
-    """Least objective over all ranks and a grid of q that zooms in on its best point."""
-    present = all_cohorts(problem.devices)
-
-    def best_of(rank, time_s, axes):
-        q = np.array(list(itertools.product(*axes)))
-        q = q[q.sum(axis=1) >= problem.min_cohort * (1 - 1e-12)]
-        if not len(q):
-            return np.inf, None
-        mass = np.where(present, q[:, None], 1 - q[:, None]).prod(axis=-1)
-        ratio = rank / problem.rank
-        rounds = problem.rounds.rounds(problem.weight, problem.variance, ratio, q)
-        value = rounds * (problem.overhead_s + mass @ time_s)
-        return value.min(), q[np.argmin(value)]
-
-    coarse = [np.geomspace(problem.min_probability.max(), 1.0, 11)] * problem.devices
-    found = []
-    for k in itertools.product(*(range(1, cap + 1) for cap in problem.rank_cap)):
-        rank = np.array(k)
-        time_s = cohort_time(problem, rank, present)
-        found.append((*best_of(rank, time_s, coarse), rank, time_s))
-    found.sort(key=lambda row: row[0])
-    least = found[0][0]
-    for value, q, rank, time_s in found[:12]:
-        width, here = 1.6, q
-        for _ in range(10):
-            axes = [
-                np.unique(np.clip(x * np.geomspace(1 / width, width, 7), coarse[0][0], 1.0))
-                for x in here
-            ]
-            trial, point = best_of(rank, time_s, axes)
-            if trial < value:
-                value, here = trial, point
-            width = width**0.6
-        least = min(least, value)
-    return least
+from optimizer.policies import BIASED, POLICIES
+from optimizer.roundtime import all_cohorts, cohort_mass
 
 
 def test_joint_is_near_brute_force(make_problem):
     ratios = []
-    for seed, power_limited in itertools.product(range(5), (False, True)):
+    for seed, power_limited in itertools.product(range(3), (False, True)):
         cap = np.random.default_rng(seed).integers(2, 5, 3)
         p = make_problem(3, seed, power_limited, rank=4, rank_cap=cap)
-        ratios.append(solve(p).objective_s / brute_force(p))
+        ratios.append(solve(p).objective_s / brute_force(p).objective_s)
         # Uploads that dominate and ranks that matter little: the caps are no longer best.
         model = Progress(14.0, 3.0, 0.4)
         p = make_problem(
@@ -64,14 +26,13 @@ def test_joint_is_near_brute_force(make_problem):
         )
         plan = solve(p)
         assert np.any(plan.rank < p.rank_cap)
-        ratios.append(plan.objective_s / brute_force(p))
-    # Measured over 104 such fleets: median 1.000, worst 1.012.
-    assert max(ratios) <= 1.05
-    assert np.median(ratios) <= 1.005
+        ratios.append(plan.objective_s / brute_force(p).objective_s)
+    assert max(ratios) <= 1.02
+    assert np.median(ratios) <= 1.0005
 
 
-@settings(max_examples=8)
-@given(seed=st.integers(0, 1000), devices=st.integers(2, 20), power_limited=st.booleans())
+@settings(max_examples=6)
+@given(seed=st.integers(0, 1000), devices=st.integers(2, 16), power_limited=st.booleans())
 def test_joint_beats_the_baselines(make_problem, seed, devices, power_limited):
     p = make_problem(devices, seed, power_limited)
     joint, uniform, full = (solve(p, name) for name in ("joint", "uniform", "full"))
@@ -129,64 +90,7 @@ def test_identical_devices_get_identical_plans(make_problem):
     assert np.ptp(plan.probability) <= 1e-6 + 0.01 * plan.probability.max()
 
 
-@pytest.mark.parametrize("devices", [8, 24])
-def test_scaling_all_times_scales_the_objective_alone(make_problem, devices):
-    p = make_problem(devices, 6)
-    slow = make_problem(
-        devices,
-        6,
-        compute_base_s=4 * p.compute_base_s,
-        compute_per_rank_s=4 * p.compute_per_rank_s,
-        bandwidth_hz=p.bandwidth_hz / 4,
-        overhead_s=4 * p.overhead_s,
-    )
-    before, after = solve(p), solve(slow)
-    assert after.objective_s == pytest.approx(4 * before.objective_s, rel=1e-6)
-    assert after.rounds == pytest.approx(before.rounds, rel=1e-6)
-    np.testing.assert_array_equal(after.rank, before.rank)
-    np.testing.assert_allclose(after.probability, before.probability, rtol=1e-6)
-
-
-def permuted(problem, order):
-    """Return the same fleet with its devices in another order."""
-    values = {}
-    for field in (one for one in fields(problem) if one.init):
-        value = getattr(problem, field.name)
-        values[field.name] = value[order] if isinstance(value, np.ndarray) else value
-    return type(problem)(**(values | {"link": problem.link.take(order)}))
-
-
-def test_permuting_devices_permutes_the_plan(make_problem):
-    p = make_problem(7, 8)
-    order = np.random.default_rng(0).permutation(7)
-    plan, other = solve(p), solve(permuted(p, order))
-    assert other.objective_s == pytest.approx(plan.objective_s, rel=1e-3)
-    np.testing.assert_array_equal(other.rank, plan.rank[order])
-    np.testing.assert_allclose(other.probability, plan.probability[order], rtol=0.02)
-
-
-def test_sampled_plans_are_permuted_up_to_their_draws(make_problem):
-    p = make_problem(24, 8)
-    order = np.random.default_rng(0).permutation(24)
-    plan, other = solve(p), solve(permuted(p, order))
-    width = plan.certificate.half_width_s / plan.expected_round_s
-    assert other.objective_s == pytest.approx(plan.objective_s, rel=3 * width)
-    assert np.corrcoef(other.probability, plan.probability[order])[0, 1] > 0.95
-
-
-def test_one_device_has_a_closed_form(make_problem):
-    """V = (base + c/q) (T_oh + q T_1) at full rank, least at q^2 = c T_oh / (base T_1)."""
-    p = make_problem(1, 0, weight=[1.0], rank=1, rank_cap=[1], min_cohort=0.0)
-    alone_s = expected_round_time(p, [1], [1.0]).mean_s - p.overhead_s
-    c = p.rounds.sampling
-    q = np.clip(np.sqrt(c * p.overhead_s / (p.rounds.base * alone_s)), p.min_probability, 1.0)
-    plan = solve(p)
-    assert plan.probability[0] == pytest.approx(q, rel=0.02)
-    best = (p.rounds.base + c / q) * (p.overhead_s + q * alone_s)
-    assert plan.objective_s == pytest.approx(best, rel=1e-4)
-
-
-@pytest.mark.parametrize("policy", sorted(POLICIES))
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - BIASED))
 def test_plans_are_reproducible_and_consistent(make_problem, policy):
     p = make_problem(16, 2)
     plan, again = solve(p, policy, seed=5), solve(p, policy, seed=5)

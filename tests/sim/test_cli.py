@@ -87,8 +87,9 @@ def test_init_explains_every_key(command: Command, tmp_path: Path) -> None:
         for above, line in itertools.pairwise(lines)
         if line.strip() and not line.lstrip().startswith("#") and not above.lstrip().startswith("#")
     ]
-    chosen = ("plain", "always", "static", "fitted-nr", "ergodic", "joint", "synchronous")
-    assert bare == [f"name: {name}" for name in chosen]
+    named = ("plain", "always", "static", "fitted-nr", "ergodic")
+    chosen = [f"name: {name}" for name in named]
+    assert bare == [*chosen, "model: progress", "name: joint", "name: synchronous"]
 
 
 def test_validate_prints_the_resolved_scenario(
@@ -145,7 +146,20 @@ def test_schema_describes_every_key(command: Command) -> None:
 #: What there must be at least in each catalogue.
 LISTED = {
     "methods": ("fslora", "fedit"),
-    "policies": ("joint", "uniform", "full"),
+    "policies": (
+        "joint",
+        "uniform",
+        "full",
+        "data-proportional",
+        "statistical",
+        "luo",
+        "mean-field",
+        "rank-by-capability",
+        "fedcs",
+        "shi",
+        "oort",
+        "tsfa",
+    ),
     "schedules": ("synchronous",),
     "devices": ("phone-snapdragon-778g", "raspberry-pi-5", "laptop"),
     "models": ("builtin:tiny-llama",),

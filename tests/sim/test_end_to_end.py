@@ -10,10 +10,11 @@ import pytest
 from fslora.trainer import Learner
 from sim.errors import Interrupted
 from sim.load import load_scenario
+from sim.planning import make_plan
 from sim.run import run
 from sim.rundir import open_run
 from sim.scenario import Scenario
-from sim.system import build_system, make_plan
+from sim.system import build_system
 from sim.verify import verify
 from tests.hub import save_model
 from wireless.devices import DevicePreset

@@ -15,9 +15,11 @@ from optimizer import Cohort, Plan
 from optimizer.problem import in_turn
 from sim.dispatch import Dispatch, Dispatcher, Opened
 from sim.network import Network
+from sim.planning import make_plan
 from sim.scenario import Scenario
 from sim.schedules import SCHEDULES, Finished
-from sim.system import System, build_system, make_plan
+from sim.steering import Steering
+from sim.system import System, build_system
 from sim.timeline import Interval, Spectrum
 from wireless.link import LinearLink, Link, PowerLimitedLink
 from wireless.nr import whole_blocks
@@ -71,6 +73,7 @@ def opened(
     return Opened(
         1,
         0.0,
+        0.0,
         BAND_HZ,
         Cohort(device, np.ones(count, dtype=np.int64), np.ones(count)),
         tuple(Job(n, 1, n, 1) for n in range(count)),
@@ -103,7 +106,7 @@ def test_one_device_alone() -> None:
     network, env = seen.network, seen.network.env
     env.run(env.process(network.broadcast(1, [0], 500, 2e6, 8000.0)))
     seen.take_part(opened([3.0], [1000], LinearLink(np.array([0.004])), RULES["equal-finish"]))
-    env.run(env.process(network.aggregate(1, 0.25)))
+    env.run(env.process(network.serve(1, "aggregate", 0.25)))
     uplink = seen.intervals.pop(3)
     assert seen.intervals == [
         Interval(1, None, "downlink", 0.0, 0.5, 500, 2e6, 8000.0, None),
@@ -267,7 +270,9 @@ def rounds_of(scenario: Scenario, count: int) -> tuple[System, Plan, list[Finish
 
     recorder = Recorder(system.world.rule, system.world.whole)
     schedule = SCHEDULES[scenario.schedule.name]
-    recorder.network.env.process(schedule(recorder.network, system, plan, on_round))
+    recorder.network.env.process(
+        schedule(recorder.network, system, Steering(system, plan), on_round)
+    )
     recorder.network.env.run()
     return system, plan, seen, recorder
 
@@ -286,9 +291,9 @@ def test_synchronous_round_is_broadcast_plus_the_rule_plus_overhead(
     }
     system, _, seen, _ = rounds_of(tiny(changes), 25)
     problem, rule = system.problem, RULES[allocation]
-    assert {len(done.jobs) for done in seen} >= {1, 2, 3}
+    assert {len(done.opened.jobs) for done in seen} >= {1, 2, 3}
     for done in seen:
-        device, rank = done.cohort.device, done.cohort.rank
+        device, rank = done.opened.cohort.device, done.opened.cohort.rank
         everyone = np.ones(problem.devices)
         everyone[device] = rank
         finish = rule.round_time(
@@ -304,7 +309,7 @@ def test_synchronous_round_is_broadcast_plus_the_rule_plus_overhead(
 
 def test_rounds_follow_each_other_without_a_gap(tiny: Callable[..., Scenario]) -> None:
     _, _, seen, _ = rounds_of(tiny(), 10)
-    assert [done.round for done in seen] == list(range(1, 11))
+    assert [done.opened.round for done in seen] == list(range(1, 11))
     assert seen[0].start_s == 0.0
     assert [done.start_s for done in seen[1:]] == [done.end_s for done in seen[:-1]]
 
@@ -341,9 +346,9 @@ def test_devices_that_are_away_do_not_take_part(tiny: Callable[..., Scenario]) -
         start_s = done.start_s
         if not present.available(np.arange(4), start_s).any():
             start_s = float(present.next_available(np.arange(4), start_s).min())
-        assert present.available(done.cohort.device, start_s).all()
+        assert present.available(done.opened.cohort.device, start_s).all()
         weight = 4 * system.problem.weight / plan.probability
-        assert done.cohort.weight == pytest.approx(weight[done.cohort.device])
+        assert done.opened.cohort.weight == pytest.approx(weight[done.opened.cohort.device])
     waited = [done.cohort_s for done in seen]
     assert all(
         done.end_s - done.start_s == pytest.approx(s, rel=1e-9)
@@ -364,7 +369,7 @@ def test_server_waits_while_nobody_is_there_and_ends_when_nobody_returns(
     waits = [row for row in recorder.intervals if row.phase == "wait"]
     assert (waits[0].start_s, waits[0].end_s) == (0.0, 40.0)
     assert waits[1].end_s == 1040.0
-    assert [done.sampled for done in seen] == [4, 4]
+    assert [done.opened.sampled for done in seen] == [4, 4]
 
 
 def test_an_empty_battery_ends_a_device(tiny: Callable[..., Scenario]) -> None:
@@ -398,7 +403,7 @@ def test_outage_drops_devices_and_their_weight_makes_up_for_it(
     system, _, seen, recorder = rounds_of(tiny(changes), 3000)
     completes = np.zeros(4)
     for done in seen:
-        completes[done.cohort.device] += 1
+        completes[done.opened.cohort.device] += 1
     wanted = system.problem.completion
     error = np.sqrt(wanted * (1 - wanted) / len(seen))
     assert ((wanted > 0.05) & (wanted < 0.99)).any()
@@ -433,7 +438,7 @@ def test_weights_follow_devices_to_where_they_are(
     system, _, seen, _ = rounds_of(tiny(changes), 3000)
     total = np.zeros(4)
     for done in seen[1:]:
-        total[done.cohort.device] += done.cohort.weight
+        total[done.opened.cohort.device] += done.opened.cohort.weight
     now = system.fleet.channel.at(np.arange(4), 1e3).sends_probability
     assert (now < 0.95 * system.fleet.channel.start.sends_probability).all()
     share = total / (len(seen) - 1) / system.problem.weight
@@ -446,7 +451,7 @@ def test_job_follows_from_device_and_dispatch_not_from_the_round(
 ) -> None:
     system = build_system(tiny({"policy": "full"}))
     plan = make_plan(system)
-    early, late = Dispatcher(system, plan), Dispatcher(system, plan)
+    early, late = (Dispatcher(system, Steering(system, plan)) for _ in range(2))
     first = early.open(1, 0.0).jobs
     second = early.open(2, 10.0).jobs
     later = late.open(9, 77.0).jobs

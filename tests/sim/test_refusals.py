@@ -53,7 +53,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "key of another policy": (
         {"policy": {"name": "full", "rank": 8}},
-        ("policy.rank = 8: unknown key", "known here: "),
+        ("policy.rank = 8: unknown key",),
     ),
     "momentum of another optimizer": (
         {"training.optimizer": "adamw", "training.momentum": 0.9},
@@ -145,6 +145,74 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "unknown method": (
         {"method": "fsrola"},
         ("method.name = 'fsrola': ", "did you mean 'fslora'?"),
+    ),
+    "unknown round model": (
+        {"policy.rounds": "progres"},
+        ("policy.rounds.model = 'progres': ", "'progress', 'sampling', 'rank-cost', 'smoothness'"),
+    ),
+    "constant of another round model": (
+        {"policy.rounds": {"model": "sampling", "rank_exponent": 0.5}},
+        ("policy.rounds.rank_exponent = 0.5: unknown key", "known here: model, base, sampling"),
+    ),
+    "rounds without a base": (
+        {"policy.rounds": {"base": 0.0}},
+        ("policy.rounds.base = 0.0: ", "greater than 0"),
+    ),
+    "tables without a file": ({"policy.rounds": "tables"}, ("policy.rounds.file: missing",)),
+    "tables in no file": (
+        {"policy.rounds": {"model": "tables", "file": "none.csv"}},
+        ("policy.rounds.file = 'none.csv': cannot be read", "give its path"),
+    ),
+    "plans made anew for no reason": (
+        {"policy.replan": {"cost_s": 1.0}},
+        ("policy.replan.every: give every or drift",),
+    ),
+    "unknown key of planning anew": (
+        {"policy.replan": {"evry": 3}},
+        ("policy.replan.evry = 3: unknown key", "did you mean 'every'?"),
+    ),
+    "no round under a plan": (
+        {"policy.replan": {"every": 0}},
+        ("policy.replan.every = 0: ", "greater than or equal to 1"),
+    ),
+    "planning anew in negative time": (
+        {"policy.replan": {"every": 1, "cost_s": -1.0}},
+        ("policy.replan.cost_s = -1.0: ", "greater than or equal to 0"),
+    ),
+    "new plans of a policy that learns": (
+        {"policy": {"name": "oort", "replan": {"every": 5}}},
+        ("policy.replan: ", "would forget", "leave it out"),
+    ),
+    "larger cohort than the fleet": (
+        {"policy": {"name": "oort", "cohort": 9}},
+        ("policy.name = 'oort': cohort is 9: ", "4"),
+    ),
+    "estimates that no plan uses": (
+        {"policy.knowledge": "estimated"},
+        ("policy.knowledge = 'estimated': ", "give policy.replan"),
+    ),
+    "unknown knowledge": (
+        {"policy.knowledge": "all"},
+        ("policy.knowledge = 'all': ", "'statistics', 'estimated' or 'oracle'"),
+    ),
+    "deadline below what every round costs": (
+        {"policy.deadline_s": 0.1},
+        ("policy.deadline_s = 0.1: ", "give more"),
+    ),
+    "no energy": (
+        {"policy.energy_limit_j": 0.0},
+        ("policy.energy_limit_j = 0.0: ", "greater than 0"),
+    ),
+    "participation above one": (
+        {"policy.min_participation": 1.5},
+        ("policy.min_participation = 1.5: ", "less than or equal to 1"),
+    ),
+    "participation of devices that are away": (
+        {
+            "policy.min_participation": 0.9,
+            "fleet.availability": {"name": "markov", "mean_on_s": 10.0, "mean_off_s": 10.0},
+        },
+        ("policy.min_participation = 0.9: device 0 is there", "0.5 of the rounds"),
     ),
     "unknown policy": ({"policy": "jont"}, ("policy.name = 'jont': ", "'joint', 'uniform'")),
     "unknown schedule": ({"schedule": "chaos"}, ("schedule.name = 'chaos': ", "'synchronous'")),

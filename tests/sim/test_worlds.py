@@ -12,8 +12,10 @@ import pytest
 
 from sim import system
 from sim.dispatch import Dispatcher
+from sim.planning import make_plan
 from sim.scenario import Scenario
-from sim.system import build_system, make_plan
+from sim.steering import Steering
+from sim.system import build_system
 from sim.verify import verify
 from wireless.propagation import ENVIRONMENTS
 from wireless.spectrum import RULES
@@ -296,7 +298,7 @@ def test_equal_runs_in_a_full_world_write_equal_files(
 ) -> None:
     one, other = (simulate(world(EVERYTHING)).files for _ in range(2))
     names = sorted(path.name for path in one.folder.glob("*.csv") if path.name != "host.csv")
-    assert len(names) == 5
+    assert len(names) == 6
     for name in (*names, "run.log", "scenario.yaml", "adapter/adapter_model.safetensors"):
         assert (one.folder / name).read_bytes() == (other.folder / name).read_bytes(), name
     assert verify(one).findings == ()
@@ -312,6 +314,7 @@ DECISIONS: dict[str, Changes] = {
     "allocation": {"radio.allocation": "time-division"},
     "downlink": {"radio.downlink": "broadcast"},
     "caps": {"fleet.rank_caps": [1]},
+    "cohorts": {"policy": {"name": "oort", "cohort": 5}},
 }
 
 
@@ -333,7 +336,8 @@ def nature(scenario: Scenario) -> tuple[dict[str, list[Any]], dict[tuple[int, in
             drawn[f"{name} at {time_s}"] = getattr(state, name).rate(1e5).tolist()
         present = made.world.availability.available(everybody, time_s)
         drawn[f"available at {time_s}"] = present.tolist()
-    dispatcher, jobs, count = Dispatcher(made, make_plan(made)), {}, np.zeros(len(fleet), int)
+    dispatcher = Dispatcher(made, Steering(made, make_plan(made)))
+    jobs, count = {}, np.zeros(len(fleet), int)
     for number in range(1, 20):
         for job in dispatcher.open(number, 11.0 * number).jobs:
             jobs[job.device, int(count[job.device])] = job.key

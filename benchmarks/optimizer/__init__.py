@@ -1,0 +1,1 @@
+"""How good the optimizer's plans are, and how long they take."""

@@ -1,0 +1,95 @@
+"""Rounds by the noise of sampling, all of them stretched by low ranks."""
+
+# Every model is told all that any of them needs.
+# ruff: noqa: ARG002
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from optimizer.rounds.base import Along, FloatArray, Minorant, check_constant
+
+
+@dataclass(frozen=True, slots=True)
+class SmoothnessScaled:
+    """Rounds in proportion to the smoothness constant; see `optimizer.rounds.RoundModel`.
+
+    ``R = (sum_n a_n / x_n) * (base + sampling * sum_n A_n / q_n)`` with the sketching ratio
+    ``x_n = k_n/r``. The objective that sketched devices minimise is smooth with a constant
+    ``sum_n a_n r/k_n`` times that of the full rank, and a step that shrinks with it stretches
+    every round of the descent.
+
+    Parameters
+    ----------
+    base : float
+        Rounds at full rank without the noise of sampling, > 0.
+    sampling : float
+        Rounds at full rank per unit of ``sum_n A_n / q_n``, >= 0.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
+    Notes
+    -----
+    A product of two sums over devices, so not separable. Source: own derivation; the smoothness of
+    sketched losses after arXiv 2501.19389, the shape in q after arXiv 2505.23555.
+    """
+
+    name: ClassVar[str] = "smoothness"
+
+    base: float
+    sampling: float
+
+    def __post_init__(self) -> None:
+        check_constant("base", self.base, zero=False)
+        check_constant("sampling", self.sampling)
+
+    def rounds(
+        self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, probability: ArrayLike
+    ) -> FloatArray:
+        """Return the expected rounds of a plan: see `RoundModel.rounds`."""
+        stretch = np.sum(np.asarray(weight) / np.asarray(ratio, dtype=np.float64), axis=-1)
+        noise = np.sum(np.asarray(variance) / np.asarray(probability, dtype=np.float64), axis=-1)
+        return np.asarray(stretch * (self.base + self.sampling * noise))
+
+    def along(
+        self,
+        weight: ArrayLike,
+        variance: ArrayLike,
+        ratio: ArrayLike,
+        probability: ArrayLike,
+        option: ArrayLike,
+    ) -> Along:
+        """Return the rounds along each device: see `RoundModel.along`."""
+        a = np.asarray(weight, dtype=np.float64)
+        share = self.sampling * np.asarray(variance, dtype=np.float64)
+        own, noise = a / np.asarray(ratio), share / np.asarray(probability)
+        stretch = a / np.asarray(option)
+        stretch += own.sum() - own
+        return Along(stretch * (self.base + (noise.sum() - noise)), stretch * share)
+
+    def minorant(
+        self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
+    ) -> Minorant:
+        """Return a bound that is tight at the highest ranks and at q = 1, not at `ratio`.
+
+        The product of the sums is ``sum_nm a_n A_m g_n p_m`` with ``g = 1/x >= g_0`` and
+        ``p = 1/q >= 1``. Terms of one device stay as they are; of two, ``(g - g_0)(p - 1) >= 0``
+        says ``g p >= g_0 p + g - g_0`` (McCormick, Mathematical Programming 10, 1976). None is
+        tight at all q of a plan of lower ranks: there R falls with every g in proportion to the
+        other devices' 1/q, which no sum over devices does.
+        """
+        a, x = np.asarray(weight, dtype=np.float64), np.asarray(option, dtype=np.float64)[:, None]
+        share = self.sampling * np.asarray(variance, dtype=np.float64)
+        least = 1 / float(x.max())
+        # What the weights lack of one counts as the rounding that it is.
+        rest = float(a.sum()) - a
+        return Minorant(
+            -least * float(np.dot(share, rest)),
+            share * (least * rest + a / x),
+            a / x * (self.base + (share.sum() - share)),
+        )
