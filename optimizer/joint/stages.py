@@ -177,7 +177,8 @@ def stages(problem: Problem, seed: int) -> list[Stage]:
     if n > CROWD_DEVICES:
         sweeps = 3 if n <= 30_000 else 2 if n <= 300_000 else 1
         return [Stage(times, same_ranks, 1, sweeps, 1e-4)]
-    return [rough, Stage(times, near_ranks, 3 if n <= 300 else 2, 20, 1e-4)]
+    few = n <= 300
+    return [rough, Stage(times, near_ranks, 3 if few else 2, 20, 1e-4 if few else 3e-4)]
 
 
 def distinct(plans: Iterable[Reached]) -> list[Reached]:

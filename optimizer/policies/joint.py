@@ -16,7 +16,7 @@ from wireless.streams import uniform
 #: Random numbers drawn for the final choice, also where transfers are followed from event to event,
 #: and fewest and most cohorts they make up.
 _NUMBERS = 500_000
-_FOLLOWED = 50_000
+_FOLLOWED = 16_000
 _DRAWS = (16, 2048)
 _CHUNK = 4_000_000
 

@@ -16,10 +16,11 @@ from scipy.special import gammaincc
 from optimizer.problem import IntArray
 from optimizer.rounds import FloatArray
 
-STAGES = 512
+STAGES = 256
 """Most stages of a chain; up to as many devices, each is its own."""
 
-_POINTS = 2048
+#: Points of the lattice where each device is a stage of its own, and in longer chains.
+_POINTS, _LONG_POINTS = 2048, 1024
 _QUANTILES = 48
 _PAIRS = 500_000
 _ALWAYS = 1e-12
@@ -73,7 +74,8 @@ def lay_grid(first_s: float, ready_s: FloatArray, work_s: FloatArray, q: FloatAr
     spread = np.sqrt(q * (1 - q) @ work_s**2)
     # Bernstein's inequality, at exp(-20).
     more = min(q @ work_s + 6.4 * spread + 13.4 * work_s.max(), work_s.sum() * (1 + 1e-9))
-    return Grid(first_s, (float(ready_s.max()) + more - first_s) / (_POINTS - 1), _POINTS)
+    points = _POINTS if len(q) <= STAGES else _LONG_POINTS
+    return Grid(first_s, (float(ready_s.max()) + more - first_s) / (points - 1), points)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ class Quadrature:
 
     `rule` integrates the law of the round's end. On linear links under a rule that divides the band
     anew at events that is the law of the chain of transfers (`Serial`): exact but for the spacing
-    of a lattice, up to 512 devices a band, and in stages of devices with like readiness above. Else
+    of a lattice, up to 256 devices a band, and in stages of devices with like readiness above. Else
     it is the probability that the cohort fits into the band under equal finish (`Parallel`): exact
     but for the spacing up to 64 devices, by moments above. On links that are not linear that stands
     for all rules: an upper bound under work-conserving, and no more than a hint under the others.
