@@ -10,6 +10,7 @@ from optimizer.bound.chain import Chain, solo_chain, transfer_chain
 from optimizer.bound.crowd import Crowd
 from optimizer.bound.price import Least, least_product
 from optimizer.bound.programme import Charge, least_cost
+from optimizer.joint.bounds import raise_to_cohort
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
 from wireless.link import LinearLink
@@ -91,9 +92,13 @@ def lower_bound(
         q = _common(problem, chains["transfers"], charge, cap)
     else:
         option = np.searchsorted(ranks, np.asarray(rank))
-        q = np.asarray(probability, dtype=np.float64)
-    at_caps = _charge(problem, ranks, ranks[cap])
-    lowest = max(0.0, charge.lowest, -np.inf if at_caps is None else at_caps.lowest)
+        # A plan outside the bounds would tell nothing of those within.
+        q = raise_to_cohort(problem, np.asarray(probability, dtype=np.float64))
+    at_plan, at_caps = charge, _charge(problem, ranks, ranks[cap])
+    if at_caps is not None and charge.lowest < 0.5 * at_caps.lowest:
+        # A tangent far from good plans says little, and may fall below zero rounds.
+        charge = at_caps
+    lowest = max(0.0, charge.lowest)
     searches = {
         name: _Search(problem, chain, charge, option, q, lowest) for name, chain in chains.items()
     }
@@ -110,10 +115,13 @@ def lower_bound(
         search.close()
         return Bound(search.least.product * (1 - _ROUNDING), f"chain of {name}, in stages")
     search.close()
-    if search.least.product > 0:
+    least = search.least
+    if least.rounds > 0 and least.time_s > 0:
         # The rest of what is free to choose, now that the price that decides is about right.
         for other in _tangents(problem, ranks, charge):
             search.try_charge(other)
+        if charge is not at_plan:
+            search.try_charge(at_plan)
         search.reward_cohort()
         search.close()
     note = f"chain of {name}"

@@ -204,11 +204,18 @@ class LinearTime:
         if cohort >= answer(upper).sum():
             return answer(upper)
         finest = 1e-15 * upper
-        reward = brentq(
-            lambda x: float((answer(x).sum() / cohort) ** -2 - 1.0),
-            lower,
-            upper,
-            xtol=finest,
-            maxiter=1000,
+        reward = float(
+            brentq(
+                lambda x: float((answer(x).sum() / cohort) ** -2 - 1.0),
+                lower,
+                upper,
+                xtol=finest,
+                maxiter=1000,
+            )
         )
-        return answer(float(reward))
+        # Without noise q jumps there; between the answers on both sides the sum is met exactly.
+        near = 4 * finest + 4e-15 * abs(reward)
+        below, above = answer(reward - near), answer(reward + near)
+        gap = float(above.sum() - below.sum())
+        part = (cohort - float(below.sum())) / gap if gap > 0 else 0.0
+        return np.asarray(below + min(max(part, 0.0), 1.0) * (above - below))

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from optimizer import Progress
@@ -38,6 +38,14 @@ def alike(make_problem, devices, **changes):
 
 
 @settings(max_examples=10)
+@example(
+    seed=0,
+    devices=16,
+    min_cohort=0.8515625,
+    min_probability=0.5,
+    sampling=0.0,
+    power_limited=False,
+)
 @given(
     seed=st.integers(0, 1000),
     devices=st.integers(1, 16),
