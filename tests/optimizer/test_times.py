@@ -73,7 +73,9 @@ def test_sampled_and_its_toggles_are_exact_where_cohorts_are_enumerated(
     np.testing.assert_allclose(found.without_s, without_s, rtol=tolerance)
     np.testing.assert_allclose(found.added_s, added_s, atol=tolerance * exact)
     along = found.without_s + q * found.added_s[0]
-    np.testing.assert_allclose(along, found.mean_s, rtol=1e-12)
+    # A need beyond reach stands as a million bands, which leaves ten digits of what it is added to.
+    rounding = 1e-9 if p.allocation == "equal-finish" else 1e-12
+    np.testing.assert_allclose(along, found.mean_s, rtol=rounding)
 
 
 @settings(max_examples=30)
