@@ -27,7 +27,8 @@ class Quadrature:
     1 % above, with two corners: rules other than equal finish on links that are not linear, and
     downloads in turn, where it is the mean of the simpler round above. What single devices add is
     good to 3 % of the round, and mostly to a few percent of itself, save by moments in plans that
-    leave nothing to chance (all q = 1): what adds little there may be off by half.
+    leave nothing to chance (all q = 1): what adds little there may be off by half, and single
+    devices by 3.5 % of the round (the worst of 402 fleets of 70 devices).
 
     Parameters
     ----------
