@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from optimizer.rounds import FloatArray, Progress, RoundModel
 from wireless.link import Link
-from wireless.spectrum import RULES
+from wireless.spectrum import RULES, solo_finish_time
 
 IntArray = NDArray[np.int64]
 
@@ -271,6 +271,23 @@ class Problem:
         if self.download_bps is None:
             return np.zeros(k.shape)
         return np.asarray((self.fixed_down_bits + k * self.down_bits_per_rank) / self.download_bps)
+
+    def transfer_s(self, rank: ArrayLike) -> FloatArray:
+        """Time for which each device alone would keep the channel busy.
+
+        Parameters
+        ----------
+        rank : array_like, shape (..., N)
+            Ranks k_n; real values are allowed.
+
+        Returns
+        -------
+        ndarray, shape (..., N)
+            Seconds of its own download, if there is one, and of its upload over the whole band.
+        """
+        return solo_finish_time(
+            self.download_s(rank), self.upload_bits(rank), self.link, self.bandwidth_hz
+        )
 
     def ready_s(self, rank: ArrayLike, present: NDArray[np.bool_]) -> FloatArray:
         """When each member of a cohort is ready to send, the broadcast not counted.

@@ -182,21 +182,50 @@ def expected_round_time(
         time_s = float(cohort_time(problem, rank, everybody)[0])
         return RoundTime(problem.overhead_s + time_s, 0.0, 1)
     number = draws or min(max(_NUMBERS // problem.devices, 64), _DRAWS)
+    sample = drawn_times(problem, rank, q, seed, "certificate", number)
+    half_width_s = float(1.96 * sample.std(ddof=1) / np.sqrt(number))
+    return RoundTime(problem.overhead_s + float(sample.mean()), half_width_s, number)
+
+
+def drawn_times(
+    problem: Problem,
+    rank: ArrayLike,
+    takes_part: FloatArray,
+    seed: int,
+    purpose: str,
+    draws: int,
+) -> FloatArray:
+    """Durations of drawn cohorts without the overhead.
+
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+    rank : array_like, shape (N,)
+        Ranks k_n.
+    takes_part : ndarray, shape (N,)
+        Probabilities c_n q_n.
+    seed : int
+        Root seed.
+    purpose : str
+        Name of the random stream.
+    draws : int
+        Number J of cohorts.
+
+    Returns
+    -------
+    ndarray, shape (J,)
+        Seconds.
+    """
     # The draws are made in chunks as well: eight bytes each, they outweigh the cohorts.
     step = max(1, _CHUNK // problem.devices)
     device = np.arange(problem.devices)
-    sample = np.concatenate(
+    return np.concatenate(
         [
-            cohort_time(
-                problem,
-                rank,
-                uniform(seed, "certificate", draw[:, None], device) < q,
-            )
-            for draw in np.split(np.arange(number), range(step, number, step))
+            cohort_time(problem, rank, uniform(seed, purpose, draw[:, None], device) < takes_part)
+            for draw in np.split(np.arange(draws), range(step, draws, step))
         ]
     )
-    half_width_s = float(1.96 * sample.std(ddof=1) / np.sqrt(number))
-    return RoundTime(problem.overhead_s + float(sample.mean()), half_width_s, number)
 
 
 def _ready_s(

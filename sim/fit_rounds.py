@@ -14,7 +14,7 @@ from optimizer.rounds.fit import Fit, NotToldError, Pilot, Score, cross_validate
 from sim.errors import InputError, RunError
 from sim.pilots import Took, Trial, design, run_pilot
 from sim.scenario import Scenario
-from sim.show import _print, _table
+from sim.show import blank_table, print_table
 from sim.system import System, build_system
 
 #: Bootstrap samples of the constants' intervals.
@@ -218,7 +218,7 @@ def check_places(out: Path | None, table: Path | None) -> None:
 
 def show(scenario: Scenario, result: RoundFit) -> None:
     """Print how each model predicts, and which pilots missed the target."""
-    table = _table(
+    table = blank_table(
         f"{scenario.name}: error on plans left out of the fit, over {len(result.scores[0].error)} "
         "plans",
         "model",
@@ -233,12 +233,14 @@ def show(scenario: Scenario, result: RoundFit) -> None:
             f"{score.rms * 100:.1f}",
             f"{score.worst * 100:.1f}",
         )
-    _print(table)
+    print_table(table)
     if result.missed:
-        table = _table(f"not at the target after {scenario.stop.rounds} rounds", "plan", "seed")
+        table = blank_table(
+            f"not at the target after {scenario.stop.rounds} rounds", "plan", "seed"
+        )
         for each in result.missed:
             table.add_row(each.trial.label, f"{each.seed}")
-        _print(table)
+        print_table(table)
 
 
 def _pilot(system: System, ran: Ran) -> Pilot:

@@ -60,7 +60,7 @@ def _bar(quiet: bool, start: str) -> Iterator[Callable[[float, str], None]]:
 
 def run_table(summary: dict[str, Any], folder: Path) -> None:
     """The end of a run in a few lines."""
-    table = _table(f"{summary['name']}, seed {summary['seed']}")
+    table = blank_table(f"{summary['name']}, seed {summary['seed']}")
     reached, target = summary["reached"], summary["target"]
     rows = [
         ("rounds", f"{summary['rounds']}"),
@@ -82,12 +82,12 @@ def run_table(summary: dict[str, Any], folder: Path) -> None:
     rows.append(("files", str(folder)))
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    print_table(table)
 
 
 def plan_table(scenario: Scenario, candidates: Sequence[Candidate]) -> None:
     """The scenario's plan and its baselines, by the round model, and how good any could be."""
-    table = _table(
+    table = blank_table(
         f"{scenario.name}: predicted time to target = rounds x mean round time",
         "policy",
         "time (s)",
@@ -123,7 +123,7 @@ def plan_table(scenario: Scenario, candidates: Sequence[Candidate]) -> None:
             took,
             candidate.note,
         )
-    _print(table)
+    print_table(table)
     own = candidates[0].plan
     if own is None:
         return
@@ -144,7 +144,7 @@ def _or_dash(value: float, form: str) -> str:
 def comparison_table(result: Comparison) -> None:
     """Groups of runs against a target."""
     target = result.target
-    table = _table(
+    table = blank_table(
         f"to {target.metric} {target.value:g} (95 % intervals over seeds)",
         "scenario",
         "reached",
@@ -167,13 +167,13 @@ def comparison_table(result: Comparison) -> None:
             if math.isnan(speedup[1])
             else f"{speedup[0]:.2f} [{speedup[1]:.2f}, {speedup[2]:.2f}]",
         )
-    _print(table)
+    print_table(table)
 
 
 def calibration_table(result: Calibration, file: Path) -> None:
     """Measured and fitted step times, and the device they make."""
     measured, fit, device = result.measurement, result.fit, result.device
-    table = _table(
+    table = blank_table(
         "step time, median of repeats",
         "rank",
         "batch",
@@ -199,8 +199,8 @@ def calibration_table(result: Calibration, file: Path) -> None:
             f"{fitted_s * 1e3:.3f}",
             f"{error * 100:+.1f}",
         )
-    _print(table)
-    table = _table(device.name)
+    print_table(table)
+    table = blank_table(device.name)
     for row in (
         ("effective speed", f"{fit.flops / 1e9:.4g} GFLOP/s"),
         ("overhead per step", f"{fit.step_overhead_s * 1e3:.4g} ms"),
@@ -210,18 +210,18 @@ def calibration_table(result: Calibration, file: Path) -> None:
         ("file", str(file)),
     ):
         table.add_row(*row)
-    _print(table)
+    print_table(table)
 
 
 def catalogue_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
     """Names and what they are."""
-    table = _table(title)
+    table = blank_table(title)
     for row in rows:
         table.add_row(*row)
-    _print(table)
+    print_table(table)
 
 
-def _table(title: str, *columns: str) -> Table:
+def blank_table(title: str, *columns: str) -> Table:
     """A table whose first column is text and whose others, if named, are numbers."""
     table = Table(title=title, title_justify="left", show_header=bool(columns))
     for number, column in enumerate(columns):
@@ -229,7 +229,7 @@ def _table(title: str, *columns: str) -> Table:
     return table
 
 
-def _print(table: Table) -> None:
+def print_table(table: Table) -> None:
     """Print a table, wrapped to the terminal's width; a pipe gets whole lines."""
     console = Console()
     if not console.is_terminal:

@@ -11,7 +11,6 @@ from optimizer.joint.response import respond
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import Along, FloatArray, Minorant, RoundModel
 from optimizer.times.base import Toggles
-from wireless.spectrum import solo_finish_time
 
 #: Kinds by compute time, by transfer time within each of them, and by variance within each of both.
 _KINDS = (64, 8, 4)
@@ -64,7 +63,7 @@ class Crowd:
         kind, kinds = np.zeros(n, dtype=np.int64), 1
         place = np.arange(n)
         for number, feature in zip(
-            _KINDS, (fleet.compute_s(cap), _transfer_s(fleet, cap), variance), strict=True
+            _KINDS, (fleet.compute_s(cap), fleet.transfer_s(cap), variance), strict=True
         ):
             kinds *= number
             order = np.lexsort((feature, kind))
@@ -134,7 +133,7 @@ class Crowd:
         candidate = near_ranks(fleet, own_rank)
         t = fleet.compute_s(candidate)
         waiting = np.interp(t, knot, area) + np.maximum(t - knot[-1], 0.0)
-        added_s = fleet.takes_part(waiting + _transfer_s(fleet, candidate))
+        added_s = fleet.takes_part(waiting + fleet.transfer_s(candidate))
         field = Toggles(mean_s, np.full(fleet.devices, mean_s), added_s)
         price_s = mean_s / p.rounds_of(rank, q)
         answer = respond(
@@ -150,7 +149,7 @@ class Crowd:
     def toggles(self, rank: ArrayLike, probability: ArrayLike, candidate: ArrayLike) -> Toggles:
         """Return the bound along each kind, to first order in its own: see `TimeModel.toggles`."""
         p, m = self.problem, self.copies
-        q, moved_s = p.takes_part(probability), _transfer_s(p, rank)
+        q, moved_s = p.takes_part(probability), p.transfer_s(rank)
         absent = np.maximum(1.0 - q, _ALWAYS)
         order, knot, area = self._field(rank, probability)
         slowest = knot[-1]
@@ -162,7 +161,7 @@ class Crowd:
         t = p.compute_s(k)
         integral = np.interp(t, knot, area) + np.maximum(t - slowest, 0.0)
         waiting = np.minimum(integral, own) / absent + np.maximum(integral - own, 0.0)
-        return Toggles(mean_s, without_s, m * p.takes_part(waiting + _transfer_s(p, k)))
+        return Toggles(mean_s, without_s, m * p.takes_part(waiting + p.transfer_s(k)))
 
     def _field(
         self, rank: ArrayLike, probability: ArrayLike
@@ -174,13 +173,6 @@ class Crowd:
         knot = np.concatenate(([0.0], tau[order]))
         below = np.exp(self.copies * np.cumsum(np.log(absent[order])[::-1])[::-1])
         return order, knot, np.concatenate(([0.0], np.cumsum(np.diff(knot) * below)))
-
-
-def _transfer_s(problem: Problem, rank: ArrayLike) -> FloatArray:
-    """Time (..., N) that each device's download and upload take alone."""
-    bits = problem.upload_bits(rank)
-    upload_s = solo_finish_time(np.zeros_like(bits), bits, problem.link, problem.bandwidth_hz)
-    return np.asarray(problem.download_s(rank) + upload_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from heapq import heapify, heappop, heappush
 
 import numpy as np
 
-from optimizer.policies.parts import transfer_s
 from optimizer.policies.scheduled import fewest, round_s, schedule
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
@@ -84,7 +83,7 @@ def quickest_first(problem: Problem) -> IntArray:
         Devices.
     """
     compute_s = problem.compute_s(problem.rank_cap)
-    busy_s = transfer_s(problem, problem.rank_cap)
+    busy_s = problem.transfer_s(problem.rank_cap)
     end_s = np.empty(problem.devices)
     for number in np.unique(problem.cell):
         some = np.flatnonzero(problem.cell == number)

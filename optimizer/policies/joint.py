@@ -8,17 +8,15 @@ from optimizer.policies.mean_field import mean_field
 from optimizer.policies.scale import best_scale
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
-from optimizer.roundtime import EXACT_DEVICES, all_cohorts, cohort_mass, cohort_time
+from optimizer.roundtime import EXACT_DEVICES, all_cohorts, cohort_mass, cohort_time, drawn_times
 from optimizer.times.surrogate import Surrogate
 from wireless.link import LinearLink
-from wireless.streams import uniform
 
 #: Random numbers drawn for the final choice, also where transfers are followed from event to event,
 #: and fewest and most cohorts they make up.
 _NUMBERS = 500_000
 _FOLLOWED = 16_000
 _DRAWS = (16, 2048)
-_CHUNK = 4_000_000
 
 #: Largest fleet for which rivals other than full participation are planned.
 _SCALED = 5000
@@ -122,15 +120,5 @@ def _objectives(problem: Problem, plan: Reached, seed: int) -> tuple[FloatArray,
             everybody = np.ones((1, n), dtype=np.bool_)
             mean = float(cohort_time(problem, plan.rank, everybody)[0])
             return np.full(draws, rounds * (problem.overhead_s + mean)), problem.overhead_s + mean
-        step = max(1, _CHUNK // n)
-        time_s = np.concatenate(
-            [
-                cohort_time(
-                    problem,
-                    plan.rank,
-                    uniform(seed, "choice", draw[:, None], np.arange(n)) < q,
-                )
-                for draw in np.split(np.arange(draws), range(step, draws, step))
-            ]
-        )
+        time_s = drawn_times(problem, plan.rank, q, seed, "choice", draws)
     return rounds * (problem.overhead_s + time_s), problem.overhead_s + float(time_s.mean())

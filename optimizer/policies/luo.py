@@ -6,7 +6,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.optimize import Bounds, brentq, minimize, minimize_scalar
 
-from optimizer.policies.parts import SamplingRounds, sampling_rounds, transfer_s
+from optimizer.policies.parts import SamplingRounds, sampling_rounds
 from optimizer.policies.scale import with_cohort
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
@@ -134,7 +134,7 @@ class LinearTime:
             sampling_rounds(problem, cap),
             problem.overhead_s,
             problem.compute_s(cap),
-            problem.takes_part(transfer_s(problem, cap)) / problem.cells,
+            problem.takes_part(problem.transfer_s(cap)) / problem.cells,
             problem.min_probability,
             max(problem.min_cohort, float(problem.min_probability.sum())),
         )

@@ -5,7 +5,6 @@ import numpy as np
 from optimizer.cohort import Cohort
 from optimizer.outcome import Outcome
 from optimizer.plan import Plan
-from optimizer.policies.parts import transfer_s
 from optimizer.policies.scheduled import fewest
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
@@ -119,7 +118,7 @@ class Oort:
         self._problem, self._plan, self._seed = problem, plan, seed
         self._size = _size(problem, cohort, penalty, exploration)
         self._penalty, self._exploration = penalty, exploration
-        self._alone_s = problem.compute_s(plan.rank) + transfer_s(problem, plan.rank)
+        self._alone_s = problem.compute_s(plan.rank) + problem.transfer_s(plan.rank)
         self.preferred_s = problem.overhead_s + float(np.median(self._alone_s))
         self._pace_s = _PACE * self.preferred_s
         self._useful = np.full(problem.devices, np.nan)

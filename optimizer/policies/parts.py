@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 
 from optimizer.problem import IntArray, Problem, in_turn
 from optimizer.rounds import FloatArray
-from wireless.spectrum import RULES, solo_finish_time
+from wireless.spectrum import RULES
 
 
 class SamplingRounds(NamedTuple):
@@ -49,27 +49,6 @@ def sampling_rounds(problem: Problem, rank: ArrayLike) -> SamplingRounds:
         problem.weight, problem.variance, ratio, everybody, ratio[None, :]
     )
     return SamplingRounds(problem.rounds_of(rank, everybody) - float(noise.sum()), noise[0])
-
-
-def transfer_s(problem: Problem, rank: ArrayLike) -> FloatArray:
-    """Time for which each device alone would keep the channel busy.
-
-    Parameters
-    ----------
-    problem : Problem
-        The fleet.
-    rank : array_like, shape (..., N)
-        Ranks k_n; real values are allowed.
-
-    Returns
-    -------
-    ndarray, shape (..., N)
-        Seconds of its own download, if there is one, and of its upload over the whole band.
-    """
-    k = np.asarray(rank, dtype=np.float64)
-    return solo_finish_time(
-        problem.download_s(k), problem.upload_bits(k), problem.link, problem.bandwidth_hz
-    )
 
 
 def members_s(problem: Problem, device: IntArray, rank: ArrayLike) -> FloatArray:

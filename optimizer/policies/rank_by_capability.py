@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from optimizer.policies.parts import transfer_s
 from optimizer.policies.scale import best_scale
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
@@ -45,7 +44,7 @@ def rank_by_capability(
     """
 
     def alone_s(rank: IntArray) -> FloatArray:
-        return np.asarray(problem.compute_s(rank) + transfer_s(problem, rank))
+        return np.asarray(problem.compute_s(rank) + problem.transfer_s(rank))
 
     cap = problem.rank_cap
     if solo_s is None:

@@ -6,9 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from optimizer.problem import Problem
-from optimizer.rounds import FloatArray
 from optimizer.times.base import Toggles
-from wireless.spectrum import solo_finish_time
 
 _ALWAYS = 1e-12
 
@@ -46,7 +44,7 @@ class Surrogate:
     def toggles(self, rank: ArrayLike, probability: ArrayLike, candidate: ArrayLike) -> Toggles:
         """Return the bound along each device: see `TimeModel.toggles`."""
         p = self.problem
-        q, tau, moved_s = p.takes_part(probability), p.compute_s(rank), self._moved_s(rank)
+        q, tau, moved_s = p.takes_part(probability), p.compute_s(rank), p.transfer_s(rank)
         # A device that always takes part would make F vanish and its own toggle 0/0.
         absent = np.maximum(1.0 - q, _ALWAYS)
         order = np.argsort(tau, kind="stable")
@@ -65,11 +63,4 @@ class Surrogate:
         t = p.compute_s(k)
         integral = np.interp(t, knot, area) + np.maximum(t - slowest, 0.0)
         waiting = np.minimum(integral, own) / absent + np.maximum(integral - own, 0.0)
-        return Toggles(mean_s, without_s, p.takes_part(waiting + self._moved_s(k)))
-
-    def _moved_s(self, rank: ArrayLike) -> FloatArray:
-        """Time (..., N) that each device's download and upload take alone."""
-        p = self.problem
-        bits = p.upload_bits(rank)
-        upload_s = solo_finish_time(np.zeros_like(bits), bits, p.link, p.bandwidth_hz)
-        return np.asarray(p.download_s(rank) + upload_s)
+        return Toggles(mean_s, without_s, p.takes_part(waiting + p.transfer_s(k)))
