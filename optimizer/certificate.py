@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import nnls
+from scipy.optimize import linprog
 
 from optimizer.joint.bounds import most_by_energy
 from optimizer.problem import Problem
@@ -14,6 +14,12 @@ from optimizer.times.sampled import Sampled
 
 _MEETS = 1e-3
 _ROUNDING = 1e-9
+
+#: Devices that decide the multipliers, at most.
+_CUTS = 60
+
+#: What the linear programme is solved to, in parts of the largest share in rounds or time.
+_SOLVED = 1e-6
 
 
 def smooth_times(problem: Problem) -> TimeModel:
@@ -38,11 +44,11 @@ def kkt_residual(times: TimeModel, rank: ArrayLike, probability: ArrayLike) -> f
 
     With ``x_n = d log E[T] / d log q_n`` and ``y_n = -d log R / d log q_n``, the derivative of the
     log objective along log q_n is ``g_n = x_n - y_n``. A bound of the expected cohort that is met
-    adds ``-m q_n`` and a deadline that is met ``d x_n``, with the multipliers m, d >= 0 that fit
-    best. At a local minimum g_n is zero between the bounds of q_n, not negative at the lower and
-    not positive at the upper one; the residual is the largest part of any g_n that violates this,
-    relative to the largest of all x_n and y_n. To first order, a residual of 0.1 asks whoever
-    matters most to change q by 5 %.
+    adds ``-m q_n`` and a deadline that is met ``d x_n``, with the multipliers that fit best; so does one of the noise with ``-t A_n / (x_n q_n)``, x_n there the sketching ratio. At a
+    local minimum g_n is zero between the bounds of q_n, not negative at the lower and not positive
+    at the upper one; the residual is the largest part of any g_n that violates this, relative to
+    the largest of all x_n and y_n. To first order, a residual of 0.1 asks whoever matters most to
+    change q by 5 %.
 
     Parameters
     ----------
@@ -77,20 +83,41 @@ def kkt_residual(times: TimeModel, rank: ArrayLike, probability: ArrayLike) -> f
     prices = []
     if q.sum() <= p.min_cohort * (1 + _MEETS):
         prices.append(-q)
+    if p.noise(k, q) >= p.noise_limit * (1 - _MEETS):
+        prices.append(-p.noise_shares(k) / q)
     if toggles.mean_s >= p.deadline_s * (1 - _MEETS):
         prices.append(costs)
-    gradient = gradient + _fitted(prices, gradient, ~low & ~high)
-    excess = np.abs(gradient)
-    excess[low] = np.maximum(-gradient[low], 0.0)
-    excess[high] = np.maximum(gradient[high], 0.0)
-    excess[low & high] = 0.0
-    return min(float(excess.max()) / scale, 1.0)
+    return min(_least_excess(gradient / scale, prices, low, high), 1.0)
 
 
-def _fitted(prices: list[FloatArray], gradient: FloatArray, free: NDArray[np.bool_]) -> FloatArray:
-    """Sum of prices (N,), times multipliers >= 0 that balance the gradient of free devices."""
-    if not prices or not free.any():
-        return np.zeros_like(gradient)
-    table = np.stack(prices, axis=1)
-    multiplier, _ = nnls(table[free], -gradient[free])
-    return np.asarray(table @ multiplier)
+def _least_excess(
+    gradient: FloatArray, prices: list[FloatArray], low: NDArray[np.bool_], high: NDArray[np.bool_]
+) -> float:
+    """Largest violation with the multipliers >= 0 of the prices (N,) that make it smallest.
+
+    A linear programme in as many numbers as there are prices: it is solved for a few devices, to
+    which the one that it leaves worst off is added until none is worse off than these.
+    """
+    # In units of their largest entries, which are what the solver's tolerance is made for.
+    columns = [price / np.abs(price).max() for price in prices]
+    table = np.stack(columns, axis=1) if columns else np.zeros((len(gradient), 0))
+    multiplier, kept, excess = np.zeros(table.shape[1]), np.zeros(0, dtype=np.intp), 0.0
+    for _ in range(_CUTS):
+        left = gradient + table @ multiplier
+        above, below = np.where(high, 0.0, -left), np.where(low, 0.0, left)
+        # At its lower bound a device may cost more than it saves, at the upper one less.
+        above, below = np.where(low & high, 0.0, above), np.where(low & high, 0.0, below)
+        violation = np.maximum(above, below)
+        worst = int(np.argmax(violation))
+        if not prices or violation[worst] <= excess + _SOLVED:
+            return max(float(violation[worst]), 0.0)
+        kept = np.append(kept, worst)
+        pull, push = kept[~high[kept]], kept[~low[kept]]
+        rows = np.concatenate([-table[pull], table[push]])
+        found = linprog(
+            np.append(np.zeros(table.shape[1]), 1.0),
+            np.column_stack([rows, -np.ones(len(rows))]),
+            np.concatenate([gradient[pull], -gradient[push]]),
+        )
+        multiplier, excess = found.x[:-1], float(found.x[-1])
+    return float(violation[worst])

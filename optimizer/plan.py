@@ -21,6 +21,9 @@ class Certificate:
         Probability that a round has no device.
     expected_cohort : float
         Expected number of devices that complete a round, ``sum_n c_n q_n``.
+    noise : float
+        ``sum_n A_n / (x_n q_n)``, see `Problem.noise`; nan if the cohorts are not drawn
+        independently.
     kkt_residual : float
         How far the probabilities are from stationary, see `optimizer.certificate.kkt_residual`:
         zero at a local optimum over q; nan if not computed.
@@ -35,6 +38,7 @@ class Certificate:
     draws: int
     probability_empty: float
     expected_cohort: float
+    noise: float = np.nan
     kkt_residual: float = np.nan
     bound_s: float = np.nan
     bound_note: str = ""

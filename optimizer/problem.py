@@ -56,6 +56,9 @@ class Problem:
         Lower bounds of the q_n, in (0, 1].
     min_cohort : float
         Lower bound of the expected cohort ``sum_n q_n``, in [0, N].
+    max_noise : float
+        Upper bound, > 0, of the noise ``sum_n A_n / (x_n q_n)`` of a plan, above which training is
+        not expected to be stable; see `noise` and `noise_limit`.
     rounds : RoundModel
         Rounds that a plan needs.
     allocation : str
@@ -107,6 +110,7 @@ class Problem:
     min_rank: int = 1
     min_probability: FloatArray = field(default_factory=lambda: np.full(1, 1e-3))
     min_cohort: float = 1.0
+    max_noise: float = np.inf
     rounds: RoundModel = field(default_factory=Progress)
     allocation: str = "equal-finish"
     completion: FloatArray = field(default_factory=lambda: np.ones(1))
@@ -173,6 +177,8 @@ class Problem:
             )
         if not 0 <= self.min_cohort <= n:
             raise ValueError(f"min_cohort is {self.min_cohort}: give 0 to {n}, the devices")
+        if not self.max_noise > 0:
+            raise ValueError(f"max_noise is {self.max_noise}: give a positive number")
         if self.allocation not in RULES:
             raise ValueError(f"allocation is {self.allocation!r}: give one of {', '.join(RULES)}")
         for name, most in _MOST.items():
@@ -209,6 +215,47 @@ class Problem:
     def unbiased_weight(self) -> FloatArray:
         """Weights a_n / c_n: divided by q_n too, they make the mean of the cohort unbiased."""
         return np.asarray(self.weight / self.completion)
+
+    @property
+    def noise_limit(self) -> float:
+        """Noise that a plan may have: `max_noise`, or that of everybody at the caps if it is more.
+
+        No plan has less than the latter, so there always is one that meets the limit.
+        """
+        if self.max_noise == np.inf:
+            return np.inf
+        return max(self.max_noise, self.noise(self.rank_cap, np.ones(self.devices)))
+
+    def noise(self, rank: ArrayLike, probability: ArrayLike) -> float:
+        """Variance of a round's step over the mean square of the gradients, plus one.
+
+        ``sum_n A_n / (x_n q_n)`` with the sketching ratio ``x_n = k_n / r``: what sampling and
+        sketching multiply the second moments of the gradients by.
+
+        Parameters
+        ----------
+        rank, probability : array_like, shape (N,)
+            Ranks and sampling probabilities.
+
+        Returns
+        -------
+        float
+        """
+        return float(np.sum(self.noise_shares(rank) / np.asarray(probability)))
+
+    def noise_shares(self, rank: ArrayLike) -> FloatArray:
+        """Noise of each device if it is in every round, ``A_n / x_n``.
+
+        Parameters
+        ----------
+        rank : array_like, shape (..., N)
+            Ranks k_n.
+
+        Returns
+        -------
+        ndarray, shape (..., N)
+        """
+        return np.asarray(self.variance * self.rank / np.asarray(rank, dtype=np.float64))
 
     def takes_part(self, probability: ArrayLike) -> FloatArray:
         """Probability c_n q_n that a device is sampled and completes.

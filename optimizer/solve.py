@@ -113,6 +113,7 @@ def judge(
             draws=time.draws,
             probability_empty=float(np.prod(1.0 - takes_part)),
             expected_cohort=float(takes_part.sum()),
+            noise=problem.noise(rank, probability),
             kkt_residual=kkt_residual(smooth_times(problem), rank, probability),
             bound_s=least.value_s,
             bound_note=least.note,

@@ -105,6 +105,7 @@ def build_system(scenario: Scenario) -> System:
             min_rank=_min_rank(scenario, workload.method),
             min_probability=_min_probability(policy, completion),
             min_cohort=policy.min_cohort,
+            max_noise=math.inf if policy.max_noise is None else policy.max_noise,
             rounds=round_model(policy, scenario.lora.rank, len(fleet)),
             allocation=radio.allocation,
             completion=completion,

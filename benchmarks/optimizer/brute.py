@@ -56,10 +56,13 @@ def brute_force(problem: Problem) -> Best:
     mean_s = time_s @ masses(problem, grid, present).T
     value = np.empty_like(mean_s)
     for i, k in enumerate(ranks):
-        value[i] = rounds(problem, k, grid) * mean_s[i]
+        calm = (problem.noise_shares(k) / grid).sum(axis=1) <= problem.noise_limit * (1 + 1e-12)
+        value[i] = np.where(calm, rounds(problem, k, grid) * mean_s[i], np.inf)
     first = np.argsort(value, axis=1)[:, :STARTS]
-    row = np.repeat(np.arange(len(ranks)), first.shape[1])
-    q, value_s = _along_each(problem, ranks[row], time_s[row], grid[first.ravel()], present)
+    row, start = np.repeat(np.arange(len(ranks)), first.shape[1]), first.ravel()
+    met = np.isfinite(value[row, start])
+    row, start = row[met], start[met]
+    q, value_s = _along_each(problem, ranks[row], time_s[row], grid[start], present)
     best = Best(np.inf, ranks[0], grid[0])
     for i in np.argsort(value_s)[:REFINED]:
         found = _refine(problem, ranks[row[i]], time_s[row[i]], q[i], present)
@@ -103,7 +106,7 @@ def _along_each(
     sweeps: int = 30,
 ) -> tuple[FloatArray, FloatArray]:
     """Minimise along one device after the other, all rows (Q, N) side by side."""
-    q = q.copy()
+    q, limit = q.copy(), problem.noise_limit
     for _, n in itertools.product(range(sweeps), range(problem.devices)):
         ends = []
         for value in (0.0, 1.0):
@@ -119,7 +122,12 @@ def _along_each(
         falls = fixed * added > 0
         with np.errstate(invalid="ignore", divide="ignore"):
             inner = np.where(falls, np.sqrt(per * ends[0] / np.where(falls, fixed * added, 1)), 1.0)
+        share = problem.noise_shares(rank)
+        noise = (share / q).sum(axis=1) - share[:, n] / q[:, n]
+        with np.errstate(divide="ignore"):
+            calm = np.where(noise < limit, share[:, n] / (limit - noise), 1.0)
         low = np.maximum(problem.min_probability[n], problem.min_cohort - others)
+        low = np.maximum(low, calm)
         q[:, n] = np.clip(inner, np.minimum(low, 1.0), 1.0)
     mean_s = (masses(problem, q, present) * time_s).sum(axis=1)
     return q, rounds(problem, rank, q) * mean_s
@@ -140,17 +148,25 @@ def _refine(
         return float(np.log(rounds(problem, rank, some)[0] * mean_s))
 
     low = np.log(problem.min_probability)
+    constraints = [{"type": "ineq", "fun": lambda x: np.exp(x).sum() - problem.min_cohort}]
+    if problem.max_noise < np.inf:
+        limit = problem.noise_limit
+        constraints.append(
+            {"type": "ineq", "fun": lambda x: limit - problem.noise(rank, np.exp(x))}
+        )
     found = minimize(
         value,
         np.clip(np.log(q), low, 0.0),
         method="SLSQP",
         bounds=[(a, 0.0) for a in low],
-        constraints=[{"type": "ineq", "fun": lambda x: np.exp(x).sum() - problem.min_cohort}],
+        constraints=constraints,
         options={"ftol": 1e-12, "maxiter": 100},
     )
     tried = [np.log(q)]
     end = np.clip(found.x, low, 0.0)
-    if np.exp(end).sum() >= problem.min_cohort * (1 - 1e-9):
+    if np.exp(end).sum() >= problem.min_cohort * (1 - 1e-9) and (
+        problem.noise(rank, np.exp(end)) <= problem.noise_limit * (1 + 1e-9)
+    ):
         tried.append(end)
     least = min(tried, key=value)
     return Best(float(np.exp(value(least))), rank, np.exp(least))

@@ -10,7 +10,7 @@ from optimizer.bound.chain import Chain, solo_chain, transfer_chain
 from optimizer.bound.crowd import Crowd
 from optimizer.bound.price import Least, least_product
 from optimizer.bound.programme import Charge, least_cost
-from optimizer.joint.bounds import raise_to_cohort
+from optimizer.joint.bounds import raise_to_bounds
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
 from wireless.link import LinearLink
@@ -93,7 +93,7 @@ def lower_bound(
     else:
         option = np.searchsorted(ranks, np.asarray(rank))
         # A plan outside the bounds would tell nothing of those within.
-        q = raise_to_cohort(problem, np.asarray(probability, dtype=np.float64))
+        q = raise_to_bounds(problem, rank, np.asarray(probability, dtype=np.float64))
     at_plan, at_caps = charge, _charge(problem, ranks, ranks[cap])
     if at_caps is not None and charge.lowest < 0.5 * at_caps.lowest:
         # A tangent far from good plans says little, and may fall below zero rounds.

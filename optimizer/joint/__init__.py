@@ -8,8 +8,8 @@ falls (`descend`), from starts in all basins (`starts`; for large fleets found o
 (`deadline`). Source: own derivation.
 """
 
-from optimizer.joint.bounds import raise_to_cohort
+from optimizer.joint.bounds import raise_to_bounds
 from optimizer.joint.descend import Reached
 from optimizer.joint.stages import search
 
-__all__ = ["Reached", "raise_to_cohort", "search"]
+__all__ = ["Reached", "raise_to_bounds", "search"]

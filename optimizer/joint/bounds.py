@@ -8,13 +8,21 @@ from optimizer.rounds import FloatArray
 from optimizer.times.base import Toggles
 
 
-def raise_to_cohort(problem: Problem, probability: FloatArray, most: ArrayLike = 1.0) -> FloatArray:
-    """Scale probabilities up until the expected cohort reaches its lower bound.
+#: What bounds may be missed by, and by what they are when they are just met.
+_ROUNDING, _NEARLY = 1e-9, 1e-12
+
+
+def raise_to_bounds(
+    problem: Problem, rank: ArrayLike, probability: FloatArray, most: ArrayLike = 1.0
+) -> FloatArray:
+    """Scale probabilities up until the expected cohort is large and the noise small enough.
 
     Parameters
     ----------
     problem : Problem
         The fleet.
+    rank : array_like, shape (N,)
+        Ranks.
     probability : ndarray, shape (N,)
         Positive numbers.
     most : array_like, shape () or (N,)
@@ -26,22 +34,49 @@ def raise_to_cohort(problem: Problem, probability: FloatArray, most: ArrayLike =
         ``clip(c q, q_min, most)`` with the smallest c >= 1 that will do; all at their upper bounds
         where none does.
     """
+    limit = problem.noise_limit * (1 + _NEARLY)
+    noise = None if limit == np.inf else problem.noise_shares(rank)
 
     def scaled(factor: float) -> FloatArray:
         return np.clip(factor * probability, problem.min_probability, most)
 
+    def enough(q: FloatArray) -> bool:
+        return bool(q.sum() >= problem.min_cohort) and (
+            noise is None or float(np.sum(noise / q)) <= limit
+        )
+
     low, high = 1.0, max(1.0, 1.0 / float(probability.min()))
-    if (least := scaled(low)).sum() >= problem.min_cohort:
+    if enough(least := scaled(low)):
         return least
     for _ in range(200):
         middle = float(np.sqrt(low * high))
         if not low < middle < high:
             break
-        if scaled(middle).sum() >= problem.min_cohort:
+        if enough(scaled(middle)):
             high = middle
         else:
             low = middle
     return scaled(high)
+
+
+def within(problem: Problem, rank: ArrayLike, probability: FloatArray) -> bool:
+    """Whether the expected cohort is large enough and the noise small enough, but for rounding.
+
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+    rank, probability : array_like, shape (N,)
+        A plan.
+
+    Returns
+    -------
+    bool
+    """
+    if probability.sum() < problem.min_cohort * (1 - _ROUNDING):
+        return False
+    limit = problem.noise_limit * (1 + _ROUNDING)
+    return limit == np.inf or problem.noise(rank, probability) <= limit
 
 
 def most_by_energy(problem: Problem, toggles: Toggles, rank: ArrayLike) -> FloatArray:

@@ -89,13 +89,15 @@ class Crowd:
                 "transmit_power_w",
             )
         }
+        unit = float(np.dot(weight, square))
         problem = replace(
             fleet,
             weight=weight,
             gradient_norm=np.sqrt(square),
             link=fleet.link.take(one),
             min_cohort=min(fleet.min_cohort * kinds / n, float(kinds)),
-            rounds=_Rescaled(fleet.rounds, float(np.dot(weight, square))),
+            max_noise=fleet.noise_limit / unit if fleet.max_noise < np.inf else np.inf,
+            rounds=_Rescaled(fleet.rounds, unit),
             cell=np.zeros(kinds, dtype=np.int64),
             bandwidth_hz=fleet.bandwidth_hz * fleet.cells,
             download_bps=None if fleet.download_bps is None else fleet.download_bps[one],

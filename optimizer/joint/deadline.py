@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from optimizer.joint.bounds import raise_to_cohort
+from optimizer.joint.bounds import raise_to_bounds
 from optimizer.joint.descend import Ladder, Reached, cost_of, descend
 from optimizer.times.base import TimeModel
 
@@ -51,12 +51,12 @@ def in_time(
         return plan, times.mean_s(plan.rank, plan.probability)
 
     lowest = np.full_like(problem.rank_cap, problem.min_rank)
-    least = raise_to_cohort(problem, problem.min_probability)
+    least = raise_to_bounds(problem, lowest, problem.min_probability)
     soon, soon_s = at(0.0, Reached(np.inf, lowest, least))
     if not soon_s <= limit_s:
         raise ValueError(
             f"deadline_s is {problem.deadline_s:g}: the shortest expected round found lasts "
-            f"{soon_s:.6g} s; give more, or lower min_probability, min_cohort or overhead_s"
+            f"{soon_s:.6g} s; give more, or relax min_probability, min_cohort, max_noise or overhead_s"
         )
     best = cost_of(times, soon.rank, soon.probability)
     high = times.mean_s(late.rank, late.probability) / problem.rounds_of(

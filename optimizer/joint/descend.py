@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.joint.bounds import most_by_energy, raise_to_cohort
+from optimizer.joint.bounds import most_by_energy, raise_to_bounds, within
 from optimizer.joint.response import respond
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
@@ -46,7 +46,7 @@ def same_ranks(problem: Problem, rank: IntArray) -> IntArray:  # noqa: ARG001
 def cost_of(
     times: TimeModel, rank: IntArray, probability: FloatArray, price_s: float | None = None
 ) -> Reached:
-    """Evaluate a plan after bringing it within the bounds of cohort and energy.
+    """Evaluate a plan after bringing it within the bounds of cohort, noise and energy.
 
     Parameters
     ----------
@@ -67,16 +67,16 @@ def cost_of(
     problem, q = times.problem, probability
     if np.isfinite(problem.energy_limit_j).any():
         # Less of everybody only shortens the round, so one cut is enough.
-        found = times.toggles(rank, raise_to_cohort(problem, q), rank[None])
+        found = times.toggles(rank, raise_to_bounds(problem, rank, q), rank[None])
         most = most_by_energy(problem, found, rank[None])[0]
         if np.any(most < problem.min_probability * (1 - 1e-12)):
             return Reached(np.inf, rank, q)
         q = np.minimum(q, np.maximum(most, problem.min_probability))
-        q = raise_to_cohort(problem, q, np.maximum(most, problem.min_probability))
-        if q.sum() < problem.min_cohort * (1 - 1e-9):
-            return Reached(np.inf, rank, q)
+        q = raise_to_bounds(problem, rank, q, np.maximum(most, problem.min_probability))
     else:
-        q = raise_to_cohort(problem, q)
+        q = raise_to_bounds(problem, rank, q)
+    if not within(problem, rank, q):
+        return Reached(np.inf, rank, q)
     rounds, mean_s = problem.rounds_of(rank, q), times.mean_s(rank, q)
     return Reached(rounds * mean_s if price_s is None else price_s * rounds + mean_s, rank, q)
 

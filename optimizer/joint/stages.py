@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from optimizer.joint.bounds import check_energy, raise_to_cohort
+from optimizer.joint.bounds import check_energy, raise_to_bounds
 from optimizer.joint.crowd import Crowd
 from optimizer.joint.deadline import in_time
 from optimizer.joint.descend import (
@@ -114,8 +114,8 @@ def search(
     found = [one for one in plans if one.cost_s < np.inf]
     if not found:
         raise ValueError(
-            "energy_limit_j leaves no plan with min_probability and min_cohort: give more, or "
-            "lower these"
+            "energy_limit_j leaves no plan with min_probability, min_cohort and max_noise: give "
+            "more, or relax these"
         )
     if limit_s == np.inf:
         return found
@@ -138,7 +138,7 @@ def _begin(problem: Problem) -> Iterable[Reached]:
             if problem.min_cohort > 1:
                 # A bound on the cohort has minima near its corners.
                 corner = np.where(all_cohorts(problem.devices), 1.0, problem.min_probability)
-                found += [(cap, raise_to_cohort(problem, q)) for q in corner]
+                found += [(cap, raise_to_bounds(problem, cap, q)) for q in corner]
         return [Reached(np.inf, rank, q) for rank, q in found]
     crowd = Crowd.of(problem)
     caps = crowd.problem.rank_cap

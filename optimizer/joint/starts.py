@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from optimizer.joint.bounds import raise_to_cohort
+from optimizer.joint.bounds import raise_to_bounds
 from optimizer.problem import Problem
 from optimizer.rounds import FloatArray
 from wireless.spectrum import solo_finish_time
@@ -37,9 +37,9 @@ def starts(problem: Problem) -> Iterator[FloatArray]:
     sparse = np.sqrt(problem.variance / alone_s)
     sparse = np.clip(sparse / sparse.sum(), problem.min_probability, 1.0)
     yield everybody
-    yield raise_to_cohort(problem, sparse)
-    yield raise_to_cohort(problem, np.sqrt(sparse))
+    yield raise_to_bounds(problem, cap, sparse)
+    yield raise_to_bounds(problem, cap, np.sqrt(sparse))
     for share in (0.25, 0.5, 0.75):
         core = compute_s <= np.quantile(compute_s, share)
-        yield raise_to_cohort(problem, np.where(core, everybody, sparse))
-    yield raise_to_cohort(problem, problem.min_probability)
+        yield raise_to_bounds(problem, cap, np.where(core, everybody, sparse))
+    yield raise_to_bounds(problem, cap, problem.min_probability)

@@ -6,6 +6,7 @@ from typing import Any, Self
 import numpy as np
 from scipy.optimize import Bounds, brentq, minimize, minimize_scalar
 
+from optimizer.joint.bounds import raise_to_bounds
 from optimizer.policies.parts import SamplingRounds, sampling_rounds
 from optimizer.policies.scale import with_cohort
 from optimizer.problem import IntArray, Problem
@@ -52,9 +53,11 @@ def luo(problem: Problem, seed: int, cohort: float | None = None) -> tuple[IntAr
     problem is convex and ``q_n = clip(sqrt(B_n / (lambda (tau_n / K + c_n s_n) + mu)))`` with mu
     from ``sum_n q_n = K``; ``lambda <- R / T`` never raises the product, since R T is the least of
     ``(R + lambda T)^2 / (4 lambda)`` over lambda; K is found by a grid and a line search. The form
-    takes no notice of stragglers, whom everybody else waits for.
+    takes no notice of stragglers, whom everybody else waits for. Where the noise is above its limit,
+    the probabilities are scaled.
     """
-    return problem.rank_cap, LinearTime.of(problem).solve(cohort)
+    q = LinearTime.of(problem).solve(cohort)
+    return problem.rank_cap, raise_to_bounds(problem, problem.rank_cap, q)
 
 
 def luo_by_slsqp(problem: Problem) -> tuple[FloatArray, float]:

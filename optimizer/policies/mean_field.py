@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.optimize import Bounds, minimize
 
+from optimizer.joint.bounds import raise_to_bounds
 from optimizer.policies.scale import with_cohort
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray, Progress, RankCost, SmoothnessScaled
@@ -25,7 +26,8 @@ def mean_field(problem: Problem, seed: int) -> tuple[IntArray, FloatArray]:  # n
     The mean-field time T solves ``sum_n c_n q_n b_n(u_n(k_n) / (T - tau_n(k_n))) = B``: the band
     holds the mean cohort, as if every device took part with c_n q_n of its bandwidth. Ranks are
     real while ``R(q, k) (T_oh + T(q, k))`` is minimised, then rounded to the nearest, and the
-    probabilities are found anew at these; where they fall short of `min_cohort`, they are scaled.
+    probabilities are found anew at these; where they fall short of `min_cohort`, or the noise is
+    above its limit, they are scaled.
 
     Parameters
     ----------
@@ -54,7 +56,8 @@ def mean_field(problem: Problem, seed: int) -> tuple[IntArray, FloatArray]:  # n
     relaxed = relaxed_mean_field(problem, low, high, tolerance=_ENOUGH)
     rank = np.clip(np.rint(relaxed.rank), low, high)
     q = relaxed_mean_field(problem, rank, rank, relaxed.probability, _ENOUGH).probability
-    return rank.astype(np.int64), with_cohort(problem, q, max(problem.min_cohort, float(q.sum())))
+    q = with_cohort(problem, q, max(problem.min_cohort, float(q.sum())))
+    return rank.astype(np.int64), raise_to_bounds(problem, rank, q)
 
 
 class Relaxed(NamedTuple):

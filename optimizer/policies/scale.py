@@ -106,8 +106,9 @@ def best_scale(
     Returns
     -------
     ndarray, shape (N,)
-        ``clip(c shape, q_min, 1)``, with an expected cohort of at least `min_cohort`. Devices of
-        proportion zero have q_min unless `min_cohort` asks for them after all others.
+        ``clip(c shape, q_min, 1)``, with an expected cohort of at least `min_cohort` and noise
+        within its limit. Devices of proportion zero have q_min unless either asks for them after
+        all others.
     """
     estimate = search_times(problem, seed) if times is None else times
     tried: list[tuple[float, float]] = []
@@ -119,7 +120,7 @@ def best_scale(
 
     # The others take part for certain long before such a device leaves its lower bound.
     shape = np.maximum(shape, 1e-9 * shape[shape > 0].min())
-    fewest = with_cohort(problem, shape, problem.min_cohort)
+    fewest = _calm(problem, shape, rank, with_cohort(problem, shape, problem.min_cohort))
     most = with_cohort(problem, shape, float(problem.devices))
     points, steps = _SEARCH if problem.devices <= _SAMPLED else _SHORT
     grid = np.linspace(np.log(fewest.sum()), np.log(most.sum()), points)
@@ -131,3 +132,20 @@ def best_scale(
     q = with_cohort(problem, shape, float(np.exp(min(tried)[1])))
     # The logarithm of the least cohort is rounded; the bound is not.
     return np.maximum(q, fewest)
+
+
+def _calm(problem: Problem, shape: FloatArray, rank: IntArray, fewest: FloatArray) -> FloatArray:
+    """Return the smallest scale from `fewest` on with noise within its limit, else the largest."""
+    limit = problem.noise_limit
+    if limit == np.inf or problem.noise(rank, fewest) <= limit:
+        return fewest
+    everybody = with_cohort(problem, shape, float(problem.devices))
+    if problem.noise(rank, everybody) >= limit:
+        return everybody
+
+    def excess(log_cohort: float) -> float:
+        q = with_cohort(problem, shape, float(np.exp(log_cohort)))
+        return float(np.log(problem.noise(rank, q) / limit))
+
+    least = brentq(excess, np.log(fewest.sum()), np.log(everybody.sum()), xtol=1e-12)
+    return with_cohort(problem, shape, float(np.exp(least)) * (1 + 1e-11))

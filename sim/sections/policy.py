@@ -104,6 +104,10 @@ class PolicyChoice(Section):
     that it completes at least this share of the rounds on average; null for none."""
     min_cohort: NonNegative = 1.0
     """Least expected number of sampled devices."""
+    max_noise: Positive | None = 4.0
+    """Most noise, sum A (r/k) / q, of plans that choose probabilities: with more, training is likely
+    to be lost (docs/rounds.md). Where everybody at the largest ranks has more, that is the limit;
+    null for none."""
     deadline_s: Positive | None = None
     """Most that a round may last on average, broadcast and overhead included (s); null for no
     limit."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from benchmarks.optimizer.brute import brute_force
 from benchmarks.optimizer.instances import fleet
 from optimizer import Progress, solve
-from optimizer.joint import raise_to_cohort, search
+from optimizer.joint import raise_to_bounds, search
 from optimizer.joint.crowd import Crowd
 from optimizer.joint.descend import cost_of, descend, every_rank, near_ranks, same_ranks
 from optimizer.joint.response import respond
@@ -56,10 +56,34 @@ def test_descent_never_climbs_and_rests_at_its_end(make_problem, seed, devices, 
 @given(seed=st.integers(0, 10_000), cohort=st.floats(0.5, 6.0))
 def test_probabilities_are_raised_to_the_cohort_and_no_further(make_problem, seed, cohort):
     p = make_problem(6, seed, min_cohort=cohort, min_probability=0.02)
-    q = raise_to_cohort(p, np.random.default_rng(seed).uniform(0.02, 0.5, 6))
+    q = raise_to_bounds(p, p.rank_cap, np.random.default_rng(seed).uniform(0.02, 0.5, 6))
     assert q.sum() >= cohort * (1 - 1e-12)
     assert np.all((q >= p.min_probability) & (q <= 1))
-    assert raise_to_cohort(p, q) == pytest.approx(q)
+    assert raise_to_bounds(p, p.rank_cap, q) == pytest.approx(q)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10_000), factor=st.floats(1.0, 20.0))
+def test_probabilities_are_raised_until_the_noise_is_small_enough(make_problem, seed, factor):
+    p = make_problem(6, seed, min_probability=0.02)
+    rank, q = np.full(6, 2), np.random.default_rng(seed).uniform(0.02, 0.5, 6)
+    before, least = p.noise(rank, q), p.noise(rank, np.ones(6))
+    limit = max(before / factor, least * 1.001)
+    p = replace(p, max_noise=limit)
+    raised = raise_to_bounds(p, rank, q)
+    assert p.noise(rank, raised) <= p.noise_limit * (1 + 1e-9)
+    assert np.all(raised >= q)
+    if before > p.noise_limit:
+        # No more than is needed: the limit is met from below.
+        assert p.noise(rank, raised) == pytest.approx(p.noise_limit, rel=1e-6)
+
+
+def test_everybody_at_the_caps_is_calm_enough_whatever_the_limit(make_problem):
+    p = make_problem(5, 1, max_noise=1e-6)
+    assert p.noise_limit == p.noise(p.rank_cap, np.ones(5))
+    plan = solve(p)
+    np.testing.assert_array_equal(plan.rank, p.rank_cap)
+    np.testing.assert_allclose(plan.probability, 1.0, rtol=1e-6)
 
 
 def least_in_time(problem, deadline_s, tries=4000):
@@ -91,7 +115,7 @@ def test_a_deadline_is_met_by_a_good_plan(number, share):
 def test_an_impossible_deadline_is_refused_with_the_shortest_round():
     p = fleet(3, 5)
     low = np.full(3, p.min_rank)
-    least_s = expected_round_time(p, low, raise_to_cohort(p, p.min_probability)).mean_s
+    least_s = expected_round_time(p, low, raise_to_bounds(p, low, p.min_probability)).mean_s
     with pytest.raises(ValueError, match=r"^deadline_s .*lasts [\d.]+ s") as caught:
         solve(replace(p, deadline_s=p.overhead_s * 1.0001))
     said = float(str(caught.value).split("lasts ")[1].split()[0])
@@ -143,6 +167,18 @@ def test_bounds_per_device_hold(make_problem, seed, cohort):
     assert np.all(plan.probability >= low)
     assert plan.probability.sum() >= cohort * (1 - 1e-9)
     assert np.all(plan.rank >= 2)
+
+
+@pytest.mark.parametrize("number", [2, 4, 7, 9, 14, 19])
+@pytest.mark.parametrize("share", [0.6, 0.2])
+def test_a_limit_of_the_noise_costs_as_much_as_brute_force_says(number, share):
+    free = fleet(3, number)
+    noise = solve(free).certificate.noise
+    p = replace(free, max_noise=share * noise)
+    plan = solve(p)
+    assert plan.certificate.noise <= p.noise_limit * (1 + 1e-9)
+    assert plan.objective_s <= brute_force(p).objective_s * (1 + 5e-3)
+    assert plan.certificate.kkt_residual < 0.05
 
 
 @pytest.mark.parametrize("number", [4, 14])
