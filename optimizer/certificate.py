@@ -43,12 +43,13 @@ def kkt_residual(times: TimeModel, rank: ArrayLike, probability: ArrayLike) -> f
     """Largest imbalance between what a device costs and what it saves, at the plan's ranks.
 
     With ``x_n = d log E[T] / d log q_n`` and ``y_n = -d log R / d log q_n``, the derivative of the
-    log objective along log q_n is ``g_n = x_n - y_n``. A bound of the expected cohort that is met
-    adds ``-m q_n`` and a deadline that is met ``d x_n``, with the multipliers that fit best; so does one of the noise with ``-t A_n / (x_n q_n)``, x_n there the sketching ratio. At a
-    local minimum g_n is zero between the bounds of q_n, not negative at the lower and not positive
-    at the upper one; the residual is the largest part of any g_n that violates this, relative to
-    the largest of all x_n and y_n. To first order, a residual of 0.1 asks whoever matters most to
-    change q by 5 %.
+    log objective along log q_n is ``g_n = x_n - y_n``. Bounds that are met add multiples >= 0 of
+    their own derivatives: that of the expected cohort ``-q_n``, that of the noise
+    ``-A_n r / (k_n q_n)``, a deadline ``x_n``. At a local minimum g_n is then zero between the
+    bounds of q_n, not negative at the lower and not positive at the upper one; the residual is the
+    largest part of any g_n that violates this, with the multiples that make it smallest, relative
+    to the largest of all x_n and y_n. To first order, a residual of 0.1 asks whoever matters most
+    to change q by 5 %.
 
     Parameters
     ----------
@@ -114,10 +115,12 @@ def _least_excess(
         kept = np.append(kept, worst)
         pull, push = kept[~high[kept]], kept[~low[kept]]
         rows = np.concatenate([-table[pull], table[push]])
-        found = linprog(
-            np.append(np.zeros(table.shape[1]), 1.0),
-            np.column_stack([rows, -np.ones(len(rows))]),
-            np.concatenate([gradient[pull], -gradient[push]]),
+        least = np.asarray(
+            linprog(
+                np.append(np.zeros(table.shape[1]), 1.0),
+                np.column_stack([rows, -np.ones(len(rows))]),
+                np.concatenate([gradient[pull], -gradient[push]]),
+            ).x
         )
-        multiplier, excess = found.x[:-1], float(found.x[-1])
+        multiplier, excess = least[:-1], float(least[-1])
     return float(violation[worst])

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -31,11 +32,14 @@ class Ran:
         Its plan and root seed.
     took
         How long it took.
+    noise
+        ``sum A (r/k) / q`` of the plan at equal gradient norms.
     """
 
     trial: Trial
     seed: int
     took: Took
+    noise: float
 
     @property
     def reached(self) -> bool:
@@ -68,6 +72,12 @@ class RoundFit:
     def missed(self) -> tuple[Ran, ...]:
         """Pilots that did not meet the target."""
         return tuple(each for each in self.ran if not each.reached)
+
+    @property
+    def max_noise(self) -> float:
+        """Noise up to which plans were tried and no pilot was lost; nan if there is none."""
+        lost = min((each.noise for each in self.ran if each.took.lost), default=math.inf)
+        return max((each.noise for each in self.ran if each.noise < lost), default=math.nan)
 
 
 def fit_rounds(
@@ -104,7 +114,10 @@ def fit_rounds(
     for seed in seeds:
         system = build_system(scenario.model_copy(update={"seed": seed}))
         for trial in trials:
-            ran.append(Ran(trial, seed, run_pilot(system, trial)))
+            problem = system.problem
+            # In a pilot everybody who is sampled completes.
+            noise = problem.noise(trial.rank, trial.probability / problem.completion)
+            ran.append(Ran(trial, seed, run_pilot(system, trial), noise))
             if ran[-1].reached:
                 pilots.append(_pilot(system, ran[-1]))
             tell(len(ran) / (len(trials) * len(seeds)))
@@ -154,7 +167,15 @@ def snippet(scenario: Scenario, result: RoundFit) -> str:
         ),
     ]
     constants = {name: float(f"{value:.4g}") for name, value in found.constants.items()}
-    tree = {"policy": {"rounds": {"model": best.model, **constants}}}
+    policy: dict[str, Any] = {"rounds": {"model": best.model, **constants}}
+    if math.isfinite(result.max_noise):
+        lost = sum(each.took.lost for each in result.ran)
+        lines.append(
+            f"# Training was lost in {lost} pilots, in none of noise up to {result.max_noise:.3g}; "
+            "plans noisier than this were not tried or are not safe."
+        )
+        policy["max_noise"] = math.floor(result.max_noise * 100) / 100
+    tree = {"policy": policy}
     return "\n".join(lines) + "\n" + yaml.safe_dump(tree, sort_keys=False)
 
 
@@ -168,7 +189,7 @@ def write_csv(result: RoundFit, file: Path) -> None:
     """
     models = [score.model for score in result.scores]
     said = zip(*(score.predicted for score in result.scores), strict=True)
-    head = ["plan", "seed", "cohort", "mean_rank", "counted_rounds", "rounds"]
+    head = ["plan", "seed", "cohort", "mean_rank", "noise", "lost", "counted_rounds", "rounds"]
     try:
         with file.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
@@ -176,6 +197,7 @@ def write_csv(result: RoundFit, file: Path) -> None:
             for each in result.ran:
                 trial, took = each.trial, each.took
                 row = [trial.label, each.seed, trial.probability.sum(), trial.rank.mean()]
+                row += [each.noise, int(took.lost)]
                 if each.reached:
                     row += [took.counted, took.rounds, *map(float, next(said))]
                 else:
@@ -236,10 +258,11 @@ def show(scenario: Scenario, result: RoundFit) -> None:
     print_table(table)
     if result.missed:
         table = blank_table(
-            f"not at the target after {scenario.stop.rounds} rounds", "plan", "seed"
+            f"not at the target after {scenario.stop.rounds} rounds", "plan", "seed", "noise", ""
         )
         for each in result.missed:
-            table.add_row(each.trial.label, f"{each.seed}")
+            lost = "lost" if each.took.lost else ""
+            table.add_row(each.trial.label, f"{each.seed}", f"{each.noise:.2f}", lost)
         print_table(table)
 
 

@@ -58,17 +58,24 @@ class Took:
         round teaches as much as its weights weigh, and most of the luck of the draw cancels.
     curve
         (E, 3) rounds, sum of the weights, and held-out loss at each evaluation.
+    lost
+        Whether training diverged, or the loss rose to where it does not come back from.
     """
 
     counted: float
     rounds: float
     curve: NDArray[np.float64]
+    lost: bool
 
 
 #: Shares of the global rank and expected cohorts of the pilots, in plans that are alike for all
 #: devices, or for either half of them. Low ranks go with larger cohorts: alone, a device of low
-#: rank and large weight moves the adapter further than the loss can bear.
-_ALIKE = ((5, 1.0), (2.5, 1.0), (5, 0.25), (2.5, 0.5), (10, 1.0), (10, 0.125), (10, 0.5))
+#: rank and large weight moves the adapter further than the loss can bear. The last two of the first
+#: look for where that begins.
+_ALIKE = (
+    *((5, 1.0), (2.5, 1.0), (5, 0.25), (2.5, 0.5), (10, 1.0), (10, 0.125), (10, 0.5)),
+    *((2.5, 0.25), (2.5, 0.125)),
+)
 _HALVES = ((5, 1.0, 0.125), (2.5, 1.0, 0.25))
 #: Expected cohorts, and the ranks' shares from the most to the least often sampled fifth, of plans
 #: whose probabilities spread over a decade.
@@ -79,6 +86,7 @@ _QUICK = (
     "cohort 5, k/r 0.25",
     "cohort 2.5, k/r 1",
     "cohort 10, k/r 0.125",
+    "cohort 2.5, k/r 0.25",
     "cohort 5, k/r 1 and 0.125",
     "cohort 5 spread, k/r 1 to 0.25",
 )
@@ -147,7 +155,7 @@ def run_pilot(system: System, trial: Trial) -> Took:
     by_count, by_weight = TargetWatch(target, data.task), TargetWatch(target, data.task)
     learner = make_learner(system)
     dispatched = np.zeros(len(trial.rank), dtype=np.int64)
-    weighed, curve = 0.0, np.empty((0, 3))
+    weighed, curve, lost = 0.0, np.empty((0, 3)), False
     for number in range(last + 1):
         try:
             if number > 0:
@@ -156,6 +164,7 @@ def run_pilot(system: System, trial: Trial) -> Took:
                 continue
             seen = learner.evaluate()
         except Diverged:
+            lost = True
             break
         curve = np.vstack([curve, (number, weighed, seen.loss)])
         for watch, clock in ((by_count, float(number)), (by_weight, weighed)):
@@ -168,8 +177,9 @@ def run_pilot(system: System, trial: Trial) -> Took:
                 )
             break
         if seen.loss > _LOST * curve[0, 2]:
+            lost = True
             break
-    return Took(_when(by_count), _when(by_weight), curve)
+    return Took(_when(by_count), _when(by_weight), curve, lost)
 
 
 def _round(

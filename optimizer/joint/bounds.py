@@ -7,7 +7,6 @@ from optimizer.problem import Problem
 from optimizer.rounds import FloatArray
 from optimizer.times.base import Toggles
 
-
 #: What bounds may be missed by, and by what they are when they are just met.
 _ROUNDING, _NEARLY = 1e-9, 1e-12
 

@@ -56,7 +56,8 @@ def in_time(
     if not soon_s <= limit_s:
         raise ValueError(
             f"deadline_s is {problem.deadline_s:g}: the shortest expected round found lasts "
-            f"{soon_s:.6g} s; give more, or relax min_probability, min_cohort, max_noise or overhead_s"
+            f"{soon_s:.6g} s; give more, or relax min_probability, min_cohort, max_noise or "
+            "overhead_s"
         )
     best = cost_of(times, soon.rank, soon.probability)
     high = times.mean_s(late.rank, late.probability) / problem.rounds_of(

@@ -53,8 +53,8 @@ def luo(problem: Problem, seed: int, cohort: float | None = None) -> tuple[IntAr
     problem is convex and ``q_n = clip(sqrt(B_n / (lambda (tau_n / K + c_n s_n) + mu)))`` with mu
     from ``sum_n q_n = K``; ``lambda <- R / T`` never raises the product, since R T is the least of
     ``(R + lambda T)^2 / (4 lambda)`` over lambda; K is found by a grid and a line search. The form
-    takes no notice of stragglers, whom everybody else waits for. Where the noise is above its limit,
-    the probabilities are scaled.
+    takes no notice of stragglers, whom everybody else waits for. Where the noise is above its
+    limit, the probabilities are scaled.
     """
     q = LinearTime.of(problem).solve(cohort)
     return problem.rank_cap, raise_to_bounds(problem, problem.rank_cap, q)

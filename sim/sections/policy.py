@@ -105,9 +105,9 @@ class PolicyChoice(Section):
     min_cohort: NonNegative = 1.0
     """Least expected number of sampled devices."""
     max_noise: Positive | None = 4.0
-    """Most noise, sum A (r/k) / q, of plans that choose probabilities: with more, training is likely
-    to be lost (docs/rounds.md). Where everybody at the largest ranks has more, that is the limit;
-    null for none."""
+    """Most noise, sum A (r/k) / q, of plans whose policy chooses the probabilities: with more,
+    training is likely to be lost (docs/rounds.md). Where everybody at the largest rank has more,
+    that is the limit; null for none."""
     deadline_s: Positive | None = None
     """Most that a round may last on average, broadcast and overhead included (s); null for no
     limit."""
