@@ -97,6 +97,7 @@ def plan_table(scenario: Scenario, candidates: Sequence[Candidate]) -> None:
         "cohort",
         "P(empty)",
         "rank",
+        "noise",
         "KKT",
         "planning (s)",
         "note",
@@ -107,7 +108,7 @@ def plan_table(scenario: Scenario, candidates: Sequence[Candidate]) -> None:
     for candidate in candidates:
         plan, took = candidate.plan, f"{candidate.host_s:.2f}"
         if plan is None:
-            table.add_row(candidate.label, *["-"] * 8, took, candidate.note)
+            table.add_row(candidate.label, *["-"] * 9, took, candidate.note)
             continue
         known = plan.certificate
         table.add_row(
@@ -119,6 +120,7 @@ def plan_table(scenario: Scenario, candidates: Sequence[Candidate]) -> None:
             f"{known.expected_cohort:.2f}",
             _or_dash(known.probability_empty, ".2g"),
             f"{plan.rank.mean():.2f}",
+            _or_dash(known.noise, ".2f"),
             _or_dash(known.kkt_residual, ".1e"),
             took,
             candidate.note,

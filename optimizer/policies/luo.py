@@ -57,7 +57,9 @@ def luo(problem: Problem, seed: int, cohort: float | None = None) -> tuple[IntAr
     limit, the probabilities are scaled.
     """
     q = LinearTime.of(problem).solve(cohort)
-    return problem.rank_cap, raise_to_bounds(problem, problem.rank_cap, q)
+    if cohort is None:
+        q = raise_to_bounds(problem, problem.rank_cap, q)
+    return problem.rank_cap, q
 
 
 def luo_by_slsqp(problem: Problem) -> tuple[FloatArray, float]:

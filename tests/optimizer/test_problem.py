@@ -33,6 +33,8 @@ from wireless.link import LinearLink
         ("min_probability", 1.5),
         ("min_cohort", 4.0),
         ("min_cohort", -1.0),
+        ("max_noise", 0.0),
+        ("max_noise", np.nan),
     ],
 )
 def test_bad_field_is_named(make_problem, field, value):
@@ -49,6 +51,23 @@ def test_an_upload_without_bits_is_refused(make_problem):
 def test_round_model_names_bad_constants(field):
     with pytest.raises(ValueError, match=f"^{field} "):
         Progress(**{field: -1.0})
+
+
+def test_noise_is_the_variance_of_a_sketched_and_sampled_mean(make_problem):
+    """Of ``sum_n v_n g_n``: E|.|^2 over its mean square, by drawing cohorts and sketches."""
+    p = make_problem(3, 2, completion=np.array([1.0, 0.5, 0.8]), rank_cap=[8, 8, 8])
+    rank, q = np.array([2, 4, 8]), np.array([0.3, 0.6, 0.9])
+    rng, draws = np.random.default_rng(0), 200_000
+    there = rng.uniform(size=(draws, 3)) < q * p.completion
+    # Gradients at right angles, each of one number per rank; a sketch keeps some ranks, times r/k.
+    second = np.zeros(draws)
+    for n in range(3):
+        kept = rng.random((draws, 8)).argsort(axis=1) < rank[n]
+        step = p.weight[n] / (q[n] * p.completion[n]) * p.gradient_norm[n] / np.sqrt(8)
+        second += there[:, n] * ((kept * 8 / rank[n] * step) ** 2).sum(axis=1)
+    mean_square = np.dot(p.weight, p.gradient_norm**2)
+    error = second.std() / np.sqrt(draws) / mean_square
+    assert abs(second.mean() / mean_square - p.noise(rank, q)) < 4 * error
 
 
 def test_time_and_bits_are_affine_in_the_rank(make_problem):

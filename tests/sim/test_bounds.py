@@ -31,6 +31,18 @@ def test_bounds_reach_the_problem(tiny: Tiny) -> None:
     np.testing.assert_allclose(problem.transmit_power_w, share * 10**-0.7, rtol=1e-12)
 
 
+@pytest.mark.parametrize("policy", ["joint", "uniform", "tsfa", "rank-by-capability"])
+def test_plans_keep_the_limit_of_the_noise(tiny: Tiny, policy: str) -> None:
+    changes = {"policy.name": policy, "policy.min_cohort": 0.1}
+    free = make_plan(build_system(tiny({**changes, "policy.max_noise": None})))
+    limit = 0.6 * free.certificate.noise
+    system = build_system(tiny({**changes, "policy.max_noise": limit}))
+    assert system.problem.max_noise == limit
+    plan = make_plan(system)
+    assert plan.certificate.noise <= system.problem.noise_limit * (1 + 1e-9)
+    assert plan.objective_s >= free.objective_s * (1 - 1e-9)
+
+
 def test_joint_plans_complete_as_often_as_wanted(tiny: Tiny) -> None:
     system = build_system(tiny({"policy.min_participation": 0.3} | AWAY))
     plan = make_plan(system)
@@ -38,7 +50,8 @@ def test_joint_plans_complete_as_often_as_wanted(tiny: Tiny) -> None:
 
 
 def test_joint_plans_keep_a_deadline_that_binds(tiny: Tiny) -> None:
-    rare = {"policy.min_cohort": 0.1}
+    # A limit of the noise would leave these four devices no shorter rounds.
+    rare = {"policy.min_cohort": 0.1, "policy.max_noise": None}
     free = make_plan(build_system(tiny(rare)))
     deadline_s = 0.8 * free.expected_round_s
     bound = make_plan(build_system(tiny({"policy.deadline_s": deadline_s, **rare})))
