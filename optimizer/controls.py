@@ -33,18 +33,18 @@ class Controls(NamedTuple):
     ----------
     ready_s, alone_s, busy_s : ndarray, shape (N,)
         tau_n, m_n and w_n in seconds.
-    mean : ndarray, shape (C,)
-        Exact means of the four.
+    takes_part : ndarray, shape (N,)
+        Probabilities c_n q_n.
     """
 
     ready_s: FloatArray
     alone_s: FloatArray
     busy_s: FloatArray
-    mean: FloatArray
+    takes_part: FloatArray
 
     @classmethod
     def build(cls, problem: Problem, rank: ArrayLike, takes_part: FloatArray) -> Self:
-        """Work out the means of a plan.
+        """Work out what the devices of a plan add.
 
         Parameters
         ----------
@@ -60,14 +60,49 @@ class Controls(NamedTuple):
         Controls
         """
         compute_s, busy_s = problem.compute_s(rank), problem.transfer_s(rank)
-        ready_s, alone_s = problem.download_s(rank) + compute_s, compute_s + busy_s
-        mean = [
-            mean_largest(alone_s, takes_part),
-            float(takes_part @ busy_s),
-            mean_largest(ready_s, takes_part),
-            float(np.prod(1 - takes_part)),
-        ]
-        return cls(ready_s, alone_s, busy_s, np.array(mean))
+        ready_s = problem.download_s(rank) + compute_s
+        return cls(ready_s, compute_s + busy_s, busy_s, takes_part)
+
+    def mean(self, longest_s: float = np.inf) -> FloatArray:
+        """Exact means, (C,).
+
+        Parameters
+        ----------
+        longest_s : float
+            Time (s) as which later ones of the slowest members count.
+
+        Returns
+        -------
+        ndarray, shape (C,)
+        """
+        alone_s, ready_s = (np.minimum(x, longest_s) for x in (self.alone_s, self.ready_s))
+        q = self.takes_part
+        slowest_s = mean_largest(alone_s, q), mean_largest(ready_s, q)
+        return np.array([slowest_s[0], q @ self.busy_s, slowest_s[1], np.prod(1 - q)])
+
+    def adjusted(self, time_s: FloatArray, control: FloatArray) -> FloatArray:
+        """Take out of round times what the controls explain: see `adjusted`.
+
+        Parameters
+        ----------
+        time_s : ndarray, shape (J,)
+            Durations (s) of drawn cohorts.
+        control : ndarray, shape (J, C)
+            Their figures.
+
+        Returns
+        -------
+        ndarray, shape (J,)
+            Seconds.
+
+        Notes
+        -----
+        A device that alone outlasts every round that was drawn is too rare to be among them, and
+        the coefficients are not its own: a round that waits for it ends with it. So controls count
+        up to the longest round, and the expected time beyond is added as it is.
+        """
+        mean, whole = self.mean(float(time_s.max())), self.mean()
+        return adjusted(time_s, control, mean) + (whole[0] - mean[0])
 
     def of(self, present: NDArray[np.bool_]) -> FloatArray:
         """Figures of given cohorts.
@@ -128,8 +163,8 @@ def adjusted(sample: FloatArray, control: FloatArray, mean: FloatArray) -> Float
     Notes
     -----
     Coefficients from the same draws bias the estimate by O(1/J), which the standard error, of order
-    ``1 / sqrt(J)``, outweighs. A cohort too rare to be drawn is foreseen by its controls; whatever
-    sets it apart besides is not, and not in the standard error either.
+    ``1 / sqrt(J)``, outweighs. What sets cohorts too rare to be drawn apart, besides their
+    controls, is in neither.
     """
     sample = sample - (control[:, 0] - mean[0])
     spread = control.std(axis=0)

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from optimizer.controls import Controls, adjusted
+from optimizer.controls import Controls
 from optimizer.problem import Problem, in_turn
 from optimizer.rounds import FloatArray
 from optimizer.times.mean_field import mean_field_time
@@ -242,7 +242,7 @@ def drawn_times(
     -------
     ndarray, shape (J,)
         Seconds: their mean and its standard error are those of the expected duration, see
-        `optimizer.controls.adjusted`.
+        `optimizer.controls`.
     """
     # The draws are made in chunks as well: eight bytes each, they outweigh the cohorts.
     step = max(1, _CHUNK // problem.devices)
@@ -253,7 +253,7 @@ def drawn_times(
         present = uniform(seed, purpose, draw[:, None], device) < takes_part
         time_s.append(cohort_time(problem, rank, present))
         control.append(controls.of(present))
-    return adjusted(np.concatenate(time_s), np.concatenate(control), controls.mean)
+    return controls.adjusted(np.concatenate(time_s), np.concatenate(control))
 
 
 def _ready_s(
