@@ -102,7 +102,7 @@ class Controls(NamedTuple):
         up to the longest round, and the expected time beyond is added as it is.
         """
         mean, whole = self.mean(float(time_s.max())), self.mean()
-        return adjusted(time_s, control, mean) + (whole[0] - mean[0])
+        return np.asarray(adjusted(time_s, control, mean) + (whole[0] - mean[0]))
 
     def of(self, present: NDArray[np.bool_]) -> FloatArray:
         """Figures of given cohorts.

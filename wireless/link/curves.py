@@ -116,7 +116,7 @@ class ExactCurve:
             miss = np.where(u < 0, point.value - value, rest - point.rest)
             odds = np.log1p(np.maximum(miss / (value * point.rest), -0.9))
             x = x * np.exp(-odds * point.value * point.rest / (x * point.slope))
-        return x * (rest / value)
+        return np.asarray(x * (rest / value))
 
     def invert(self, value: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return x with g(x) = value in (0, 1), and dx/dvalue."""
