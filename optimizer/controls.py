@@ -101,8 +101,10 @@ class Controls(NamedTuple):
         the coefficients are not its own: a round that waits for it ends with it. So controls count
         up to the longest round, and the expected time beyond is added as it is.
         """
-        mean, whole = self.mean(float(time_s.max())), self.mean()
-        return np.asarray(adjusted(time_s, control, mean) + (whole[0] - mean[0]))
+        longest_s = float(time_s.max())
+        late = self.alone_s > longest_s
+        beyond_s = mean_largest(self.alone_s[late] - longest_s, self.takes_part[late])
+        return np.asarray(adjusted(time_s, control, self.mean(longest_s)) + beyond_s)
 
     def of(self, present: NDArray[np.bool_]) -> FloatArray:
         """Figures of given cohorts.
@@ -135,9 +137,9 @@ def mean_largest(value: FloatArray, takes_part: FloatArray) -> float:
     float
         Sum over n of the value, times the probability that n is there and nobody above it.
     """
-    order = np.argsort(-value, kind="stable")
+    order = np.argsort(-value)
     q = takes_part[order]
-    nobody_above = np.append(1.0, np.cumprod(1 - q[:-1]))
+    nobody_above = np.cumprod(np.append(1.0, 1 - q))[:-1]
     return float(np.sum(value[order] * q * nobody_above))
 
 

@@ -141,10 +141,12 @@ def objectives(problem: Problem, plan: Plan, draws: int) -> FloatArray:
 
 
 def better_by(problem: Problem, plan: Plan, other: Plan) -> float:
-    """Standard errors, on common draws, by which another plan is better; infinite if exactly."""
+    """Standard errors, on common draws, by which another plan is better, by more than rounding."""
     draws = max(plan.certificate.draws, other.certificate.draws)
     gain = objectives(problem, plan, draws) - objectives(problem, other, draws)
     error = float(gain.std(ddof=1)) / math.sqrt(draws) if len(gain) > 1 else 0.0
+    if gain.mean() <= 1e-12 * plan.objective_s:
+        return 0.0
     return float(gain.mean()) / error if error else math.inf
 
 
