@@ -6,10 +6,12 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from optimizer.controls import Controls
 from optimizer.problem import Problem, in_turn
 from optimizer.rounds import FloatArray
 from optimizer.times.mean_field import mean_field_time
 from optimizer.times.quadrature import Quadrature
+from wireless.link import LinearLink
 from wireless.spectrum import RULES
 from wireless.streams import uniform
 
@@ -35,7 +37,8 @@ class RoundTime:
     half_width_s : float
         Half-width (s) of its 95 % confidence interval; zero when exact.
     draws : int
-        Cohorts evaluated.
+        Cohorts evaluated; fewer in large fleets where transfers are followed from event to event,
+        see `expected_round_time`.
     """
 
     mean_s: float
@@ -143,11 +146,14 @@ def expected_round_time(
         Sampling probabilities q_n.
     draws : int, optional
         Cohorts to sample, at least 2; by default 4096, fewer above 48,000 devices (200 million
-        divided by N), and 64 at the fewest.
+        divided by N), and 64 at the fewest. Where transfers are followed from event to event (see
+        `followed`) a cohort takes up to N^2 steps, hence fewer above 220 devices: 200 million
+        divided by N^2.
     seed : int
         Root seed. Draw i of device n is the same number for every plan: common random numbers.
     method : {"exact", "monte-carlo", "quadrature", "mean-field"}, optional
-        Enumeration of all cohorts, sampling of some, the integral over the distribution of the
+        Enumeration of all cohorts, sampling of some with control variates
+        (`optimizer.controls`), the integral over the distribution of the
         round time (`Quadrature`), or the time at which the average cohort fits
         (`mean_field_time`, a baseline that exceeds every device's tau). By default
         the first up to 12 devices and then the second: the last two report no interval, and their
@@ -181,10 +187,30 @@ def expected_round_time(
         everybody = np.ones((1, problem.devices), dtype=np.bool_)
         time_s = float(cohort_time(problem, rank, everybody)[0])
         return RoundTime(problem.overhead_s + time_s, 0.0, 1)
-    number = draws or min(max(_NUMBERS // problem.devices, 64), _DRAWS)
+    steps = problem.devices ** (2 if followed(problem) else 1)
+    number = draws or min(max(_NUMBERS // steps, 64), _DRAWS)
     sample = drawn_times(problem, rank, q, seed, "certificate", number)
     half_width_s = float(1.96 * sample.std(ddof=1) / np.sqrt(number))
     return RoundTime(problem.overhead_s + float(sample.mean()), half_width_s, number)
+
+
+def followed(problem: Problem) -> bool:
+    """Whether cohorts have to be followed from event to event.
+
+    They end at a time given by one formula or one equation under equal finish and time division,
+    and on linear links.
+
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+
+    Returns
+    -------
+    bool
+    """
+    at_once = problem.allocation in ("equal-finish", "time-division")
+    return not (at_once or isinstance(problem.link, LinearLink))
 
 
 def drawn_times(
@@ -195,7 +221,7 @@ def drawn_times(
     purpose: str,
     draws: int,
 ) -> FloatArray:
-    """Durations of drawn cohorts without the overhead.
+    """Durations of drawn cohorts without the overhead, less what control variates explain.
 
     Parameters
     ----------
@@ -208,24 +234,26 @@ def drawn_times(
     seed : int
         Root seed.
     purpose : str
-        Name of the random stream.
+        Name of the random stream: plans of one seed and purpose are compared on the same draws.
     draws : int
         Number J of cohorts.
 
     Returns
     -------
     ndarray, shape (J,)
-        Seconds.
+        Seconds: their mean and its standard error are those of the expected duration, see
+        `optimizer.controls`.
     """
     # The draws are made in chunks as well: eight bytes each, they outweigh the cohorts.
     step = max(1, _CHUNK // problem.devices)
     device = np.arange(problem.devices)
-    return np.concatenate(
-        [
-            cohort_time(problem, rank, uniform(seed, purpose, draw[:, None], device) < takes_part)
-            for draw in np.split(np.arange(draws), range(step, draws, step))
-        ]
-    )
+    controls = Controls.build(problem, rank, takes_part)
+    time_s, control = [], []
+    for draw in np.split(np.arange(draws), range(step, draws, step)):
+        present = uniform(seed, purpose, draw[:, None], device) < takes_part
+        time_s.append(cohort_time(problem, rank, present))
+        control.append(controls.of(present))
+    return controls.adjusted(np.concatenate(time_s), np.concatenate(control))
 
 
 def _ready_s(

@@ -2,7 +2,8 @@
 
 small    ratio of the joint plan to brute force on 100 fleets each of three and four devices
 medium   objective of the other policies over that of the joint plan, all on the same draws, on 20
-         fleets each of 20, 100 and 1000 devices; and the time of each
+         fleets each of 20, 100 and 1000 devices; the time of each; and of each ratio below one by
+         how many standard errors of the difference, draw by draw, the other policy is better
 scale    time and peak memory from a thousand to a million devices
 rivals   time of the joint search, of mean field by cvxpy's geometric programming and of Luo's
          problem by SLSQP at 100 and 300 devices
@@ -25,14 +26,19 @@ import numpy as np
 
 from benchmarks.optimizer.brute import brute_force
 from benchmarks.optimizer.instances import fleet, regime
-from optimizer import judge, solve
+from optimizer import Plan, Problem, judge, solve
 from optimizer.policies import POLICIES
 from optimizer.policies.luo import luo_by_slsqp
 from optimizer.policies.mean_field import mean_field_by_dgp
+from optimizer.rounds import FloatArray
+from optimizer.roundtime import drawn_times
 
 BASELINES = ("full", "uniform", "data-proportional", "statistical", "luo", "mean-field")
 SMALL, MEDIUM, RIVALS = (3, 4), (20, 100, 1000), (100, 300)
 SCALE = (1_000, 10_000, 100_000, 1_000_000)
+
+#: Seed of the draws that `medium` judges on, which no policy has seen.
+JUDGED = 1
 
 #: Fleets that `scale` times: both kinds of link, both rules.
 SCALED = (0, 5, 14)
@@ -86,23 +92,62 @@ def medium(fleets: int) -> list[Row]:
         for number in range(fleets):
             problem = fleet(devices, number)
             (rank, q), spent_s = timed(lambda p=problem: POLICIES["joint"](p, 0))
-            plan = judge(problem, "joint", rank, q, 1)
+            plan = judge(problem, "joint", rank, q, JUDGED)
             noise = plan.certificate.half_width_s / plan.expected_round_s
             rows += [
                 Row("medium", devices, number, "joint, s", spent_s),
                 Row("medium", devices, number, "half-width", noise),
             ]
-            line = []
+            line, judging_s = [], 0.0
             for name in BASELINES:
-                other = judge(problem, name, *POLICIES[name](problem, 0), 1)
+                begin = time.process_time()
+                other = judge(problem, name, *POLICIES[name](problem, 0), JUDGED)
+                judging_s = max(judging_s, time.process_time() - begin)
                 ratio = other.objective_s / plan.objective_s
                 rows.append(Row("medium", devices, number, f"{name} / joint", ratio))
                 line.append(f"{name} {ratio:.3f}")
-            print(f"{devices:>5} {number:>3} {regime(number):<20} {spent_s:6.2f} s ", *line)
+                if ratio < 1:
+                    errors = better_by(problem, plan, other)
+                    rows.append(Row("medium", devices, number, f"{name} better, errors", errors))
+                    line.append(f"({ratio - 1:.1e}, {errors:.1f} errors)")
+            rows.append(Row("medium", devices, number, "baseline, s", judging_s))
+            print(
+                f"{devices:>5} {number:>3} {regime(number):<20} {spent_s:6.2f} s "
+                f"baselines to {judging_s:6.2f} s ",
+                *line,
+                flush=True,
+            )
         print(f"{devices} devices, {fleets} fleets")
-        for what in ("joint, s", "half-width", *(f"{name} / joint" for name in BASELINES)):
+        whats = (
+            "joint, s",
+            "baseline, s",
+            "half-width",
+            *(f"{name} / joint" for name in BASELINES),
+        )
+        for what in whats:
             quantiles(what, [r.value for r in rows if r.devices == devices and r.what == what])
+        errors = [r.value for r in rows if r.devices == devices and r.what.endswith("errors")]
+        print(f"  below one: {len(errors)}, by {max(errors, default=0.0):.1f} errors at most")
     return rows
+
+
+def objectives(problem: Problem, plan: Plan, draws: int) -> FloatArray:
+    """Objective (s) of each draw that a plan is judged on, (J,), or of all of them (1,)."""
+    if plan.certificate.draws == 1:
+        return np.array([plan.objective_s])
+    takes_part = problem.takes_part(plan.probability)
+    time_s = drawn_times(problem, plan.rank, takes_part, JUDGED, "certificate", draws)
+    return np.asarray(plan.rounds * (problem.overhead_s + time_s))
+
+
+def better_by(problem: Problem, plan: Plan, other: Plan) -> float:
+    """Standard errors, on common draws, by which another plan is better, by more than rounding."""
+    draws = max(plan.certificate.draws, other.certificate.draws)
+    gain = objectives(problem, plan, draws) - objectives(problem, other, draws)
+    error = float(gain.std(ddof=1)) / math.sqrt(draws) if len(gain) > 1 else 0.0
+    if gain.mean() <= 1e-12 * plan.objective_s:
+        return 0.0
+    return float(gain.mean()) / error if error else math.inf
 
 
 def scale(fleets: int) -> list[Row]:  # noqa: ARG001

@@ -8,14 +8,20 @@ from optimizer.policies.mean_field import mean_field
 from optimizer.policies.scale import best_scale
 from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
-from optimizer.roundtime import EXACT_DEVICES, all_cohorts, cohort_mass, cohort_time, drawn_times
+from optimizer.roundtime import (
+    EXACT_DEVICES,
+    all_cohorts,
+    cohort_mass,
+    cohort_time,
+    drawn_times,
+    followed,
+)
 from optimizer.times.surrogate import Surrogate
-from wireless.link import LinearLink
 
 #: Random numbers drawn for the final choice, also where transfers are followed from event to event,
 #: and fewest and most cohorts they make up.
 _NUMBERS = 500_000
-_FOLLOWED = 16_000
+_FOLLOWED = 20_000
 _DRAWS = (16, 2048)
 
 #: Largest fleet for which rivals other than full participation are planned.
@@ -114,8 +120,7 @@ def _objectives(problem: Problem, plan: Reached, seed: int) -> tuple[FloatArray,
         mean = float(cohort_mass(present, q) @ cohort_time(problem, plan.rank, present))
         time_s = np.array([mean])
     else:
-        at_once = problem.allocation == "equal-finish" or isinstance(problem.link, LinearLink)
-        draws = int(np.clip((_NUMBERS if at_once else _FOLLOWED) // n, *_DRAWS))
+        draws = int(np.clip((_FOLLOWED if followed(problem) else _NUMBERS) // n, *_DRAWS))
         if np.all(q == 1.0):
             everybody = np.ones((1, n), dtype=np.bool_)
             mean = float(cohort_time(problem, plan.rank, everybody)[0])

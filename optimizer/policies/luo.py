@@ -199,7 +199,7 @@ class LinearTime:
         def answer(reward: float) -> FloatArray:
             total = slope - reward
             q = np.sqrt(noise / np.where(total > 0, total, 1.0))
-            return np.where(total > 0, np.clip(q, self.low, 1.0), 1.0)
+            return np.where(total > 0, np.minimum(np.maximum(q, self.low), 1.0), 1.0)
 
         # At the lower reward everybody has his least probability, at the upper one everybody takes
         # part. In between the inverse square of the sum is close to linear.

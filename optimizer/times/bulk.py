@@ -225,6 +225,11 @@ def _gamma_law(
     moment = (third + 3 * variance * mean + mean**3) / some
     skew = (moment - 3 * center * second + 2 * center**3) / spread**3
     skew = np.where(np.abs(skew) < 1e-3, 1e-3, np.clip(skew, -3.0, 3.0))
-    root = np.cbrt(np.maximum(1 + skew / 2 * (left - center) / spread, 0.0))
-    below = ndtr(6 / skew * (root - 1) + skew / 6)
-    return np.asarray(np.where(left < 0, 0.0, 1 - some * (1 - below)))
+    # Many ask for less than nothing, of which there is none.
+    law, fits = np.zeros(left.shape), left >= 0
+    row = np.nonzero(fits)[0]
+    slope, shift = (skew / (2 * spread))[row, 0], (1 - center * skew / (2 * spread))[row, 0]
+    root = np.cbrt(np.maximum(shift + slope * left[fits], 0.0))
+    below = ndtr((6 / skew)[row, 0] * (root - 1) + (skew / 6)[row, 0])
+    law[fits] = 1 - some[row, 0] * (1 - below)
+    return law

@@ -1,6 +1,6 @@
 """Expected round time of transfers that end together, by the law of the band that they need."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 import numpy as np
@@ -36,10 +36,14 @@ class Parallel:
         The fleet.
     span_s : tuple of float
         Times (s) between which every cohort that is not empty ends, at any ranks.
+    fits : dict
+        Edges and law of the plan that was asked about last: a search asks for the mean of a plan,
+        and if it likes the plan for what its devices add.
     """
 
     problem: Problem
     span_s: tuple[float, float]
+    fits: dict[bytes, tuple[FloatArray, Bulk | Lattice]] = field(default_factory=dict)
 
     @classmethod
     def build(cls, problem: Problem) -> Self:
@@ -106,6 +110,13 @@ class Parallel:
 
     def _fitted(self, rank: FloatArray, q: FloatArray) -> tuple[FloatArray, Bulk | Lattice]:
         """Edges (G + 1,) that lie dense where the round is likely to end, and the law there."""
+        plan = rank.tobytes() + q.tobytes()
+        if plan not in self.fits:
+            self.fits.clear()
+            self.fits[plan] = self._fit(rank, q)
+        return self.fits[plan]
+
+    def _fit(self, rank: FloatArray, q: FloatArray) -> tuple[FloatArray, Bulk | Lattice]:
         p, row = self.problem, self._row()
         few = p.devices <= LATTICE_DEVICES
         fine = _FEW_CELLS if few else max(_COARSE, min(_CELLS, _PAIRS // p.devices))

@@ -68,6 +68,14 @@ def test_rate_of_bandwidth_of_rate(kind):
     np.testing.assert_allclose(link.bandwidth(rate)[broad], (2e6 * DECADES)[broad], rtol=1e-13)
 
 
+@pytest.mark.parametrize("kind", CURVED)
+def test_bandwidth_is_exact_over_300_decades(kind):
+    """The curves are well conditioned up to x of one or so, however small it is."""
+    x = 10.0 ** np.arange(-298, 0.5, 0.01)
+    link = kind(np.full(x.size, 1.0))
+    np.testing.assert_allclose(link.bandwidth(link.rate(x)), x, rtol=1e-14)
+
+
 def test_power_limited_bandwidth_against_lambert():
     share = np.array([1e-6, 1e-3, 0.1, 0.5, 0.9])
     link = PowerLimitedLink(np.full(5, 1e6))

@@ -1,15 +1,17 @@
 """Exact curves behind the Shannon links: g(x) of x = b/a, rate = (a / ln 2) g(b/a).
 
-One table per curve inverts the links of every device (own derivation): in the coordinates
-(ln x, logit g) both curves are nearly straight over all x, so linear interpolation lands within
-1e-6 and a single Newton step reaches machine precision. Unlike the Lambert W form of the
+One table per curve inverts the links of every device (own derivation): x is nearly the odds
+g / (1 - g), and their ratio so smooth in the logarithm of the odds that polynomials on cells of
+equal width, which need no search, have it to machine precision. Unlike the Lambert W form of the
 power-limited inverse, this loses no digits near the limit.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.polynomial import chebyshev
 from numpy.typing import NDArray
 from scipy.special import exp1
 
@@ -71,6 +73,14 @@ def rayleigh(x: NDArray[np.float64]) -> Point:
     return Point(value, rest, slope, curvature)
 
 
+# Cells of s = u / (64 + |u|), u = ln(g / (1 - g)), a 2048th wide: narrow where the ratio bends,
+# wide where it follows 1 / |u|. Beyond the range of u, g rounds to 1 or cannot be told from 0.
+_SCALE, _CELLS, _RANGE = 64.0, 2048, (-700.0, 37.5)
+# Degree of the polynomials, and points of a cell that they are fitted to: more than they need, so
+# that roundings average out.
+_DEGREE, _NODES = 6, 14
+
+
 class ExactCurve:
     """An increasing concave curve g from (0, inf) onto (0, 1), with its inverse.
 
@@ -82,19 +92,44 @@ class ExactCurve:
 
     def __init__(self, evaluate: Callable[[NDArray[np.float64]], Point]) -> None:
         self.evaluate = evaluate
-        # ln x from -700 to 37, beyond which g rounds to 1. The bend of logit g against ln x dies
-        # off like 1/(ln x)^2, hence knots that spread out away from the middle.
-        self._log_x = 4 * np.sinh(np.linspace(np.arcsinh(-700 / 4), np.arcsinh(37 / 4), 8000))
-        point = evaluate(np.exp(self._log_x))
-        self._logit = np.log(point.value) - np.log(point.rest)
+        first, last = (math.floor(_CELLS * u / (_SCALE + abs(u))) for u in _RANGE)
+        node = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
+        s = (np.arange(first, last + 1) + 0.5 + node[:, None] / 2) / _CELLS
+        u = _SCALE * s / (1 - np.abs(s))
+        fit = chebyshev.chebfit(node, self._ratio(u), _DEGREE)
+        power = [
+            np.append(chebyshev.cheb2poly(row), np.zeros(_DEGREE))[: _DEGREE + 1]
+            for row in np.eye(_DEGREE + 1)
+        ]
+        self._first = first
+        # Powers of the distance from the middle of the cell, in cells, rather than in halves.
+        self._coefficient = (np.transpose(power) @ fit) * 2.0 ** np.arange(_DEGREE + 1)[:, None]
+
+    def _ratio(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return x over the odds whose logarithm is u, by Newton's method on u against ln x."""
+        value, rest = 1 / (1 + np.exp(-u)), 1 / (1 + np.exp(u))
+        x = np.exp(u) / (2 + np.maximum(-u, 0.0))
+        # Both curves are nearly straight in these coordinates; the error is squared by each step.
+        for _ in range(7):
+            point = Point(*(part.reshape(u.shape) for part in self.evaluate(x.ravel())))
+            # Whichever of g and 1 - g is small carries the digits.
+            miss = np.where(u < 0, point.value - value, rest - point.rest)
+            odds = np.log1p(np.maximum(miss / (value * point.rest), -0.9))
+            x = x * np.exp(-odds * point.value * point.rest / (x * point.slope))
+        return np.asarray(x * (rest / value))
 
     def invert(self, value: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return x with g(x) = value in (0, 1), and dx/dvalue."""
         rest = 1 - value
-        start = np.exp(np.interp(np.log(value) - np.log(rest), self._logit, self._log_x))
-        point = self.evaluate(start)
-        # Newton on logit g against ln x; whichever of g and 1 - g is small carries the digits.
-        miss = np.where(value < 0.5, point.value - value, rest - point.rest)
-        odds = np.log1p(miss / (value * point.rest))
-        step = start * np.expm1(-odds * point.value * point.rest / (start * point.slope))
-        return start + step, 1 / (point.slope + point.curvature * step)
+        odds = value / rest
+        u = np.maximum(np.log(odds), _RANGE[0])
+        narrow = 1 / (_SCALE + np.abs(u))
+        place = _CELLS * u * narrow
+        cell = np.floor(place)
+        part = place - (cell + 0.5)
+        cell = cell.astype(np.intp) - self._first
+        ratio, slope = self._coefficient[-1][cell], np.zeros_like(part)
+        for row in self._coefficient[-2::-1]:
+            slope = slope * part + ratio
+            ratio = ratio * part + row[cell]
+        return odds * ratio, (ratio + slope * (_CELLS * _SCALE) * narrow**2) / rest**2

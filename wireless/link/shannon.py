@@ -54,6 +54,9 @@ class _CurvedLink(FullPower):
         """
         part = np.asarray(rate_bps, dtype=np.float64) / self.limit_bps
         inside = (part > 0) & (part < 1)
+        if inside.all():
+            x, slope = self._curve.invert(part)
+            return self.snr_bandwidth_hz * x, np.log(2) / self.share * slope
         x, slope = self._curve.invert(np.where(inside, part, 0.5))
         # At rate zero both curves start vertically: the first bit/s costs no bandwidth.
         outside = np.where(part >= 1, np.inf, 0.0)

@@ -18,7 +18,7 @@ def finish_together(
     low_s: FloatArray,
     high_s: FloatArray,
     guess_s: FloatArray,
-) -> FloatArray:
+) -> tuple[FloatArray, FloatArray]:
     """Solve sum over n of b_n(u_n / (T - tau_n)) = B for each group of senders.
 
     Parameters
@@ -36,8 +36,10 @@ def finish_together(
 
     Returns
     -------
-    ndarray, shape (R,)
+    time_s : ndarray, shape (R,)
         Times T in seconds; each depends on its own group alone, to the last bit.
+    fall : ndarray, shape (R,)
+        Band (Hz) that a second more would free, to seven digits; not finite at a link's limit.
 
     Raises
     ------
@@ -53,7 +55,8 @@ def finish_together(
     tau, u, links, row = start_s, bits, link, group
     low, high, time = low_s, high_s, guess_s
     untried, open_above = (np.ones(len(low_s), dtype=np.bool_) for _ in range(2))
-    solution, where = np.empty(len(low_s)), np.arange(len(low_s))
+    solution, fall = np.empty((2, len(low_s)))
+    where = np.arange(len(low_s))
     # Newton needs 3 to 7 steps; bisection after the twentieth some 60 at most.
     for iteration in range(120):
         left = time[row] - tau
@@ -62,7 +65,8 @@ def finish_together(
             rate = u / left
             band, slope = links.bandwidth_and_slope(rate)
             used = np.bincount(row, band)
-            excess = (used - bandwidth_hz) / np.bincount(row, slope * rate / left)
+            falls = np.bincount(row, slope * rate / left)
+            excess = (used - bandwidth_hz) / falls
             step = excess * (used / bandwidth_hz)
         over = used >= bandwidth_hz
         low, high = np.where(over, time, low), np.where(over, high, time)
@@ -86,9 +90,9 @@ def finish_together(
         inner = np.where(at_bound, low * (1 + _EPSILON), low + (high - low) / 2)
         guess = np.where(inside | done, np.clip(guess, low, high), inner)
         done |= high - low <= 2 * _EPSILON * high
-        solution[where[done]] = guess[done]
+        solution[where[done]], fall[where[done]] = guess[done], falls[done]
         if done.all():
-            return solution
+            return solution, fall
         time = guess
         if done.any():
             keep = ~done[row]

@@ -138,7 +138,7 @@ def _finish(cohorts: Cohorts, bandwidth_hz: float) -> FloatArray:
     share = u / cohorts.link.rate(even) * even / bandwidth_hz
     work = np.bincount(group, share)
     guess = np.clip(np.bincount(group, share * tau) / work + work, low, high)
-    return finish_together(tau, u, cohorts.link, group, bandwidth_hz, low, high, guess)
+    return finish_together(tau, u, cohorts.link, group, bandwidth_hz, low, high, guess)[0]
 
 
 def equal_finish(

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from wireless.link import LinearLink, Link
 from wireless.spectrum.cohorts import Cohorts, serial_finish
@@ -50,55 +50,85 @@ def _finish(cohorts: Cohorts, bandwidth_hz: float) -> FloatArray:
     """Go from start to start, all groups side by side, and solve for the time left at each.
 
     The solution is bracketed by the time left of those already active and the time alone of those
-    who join: no less than the longest, no more than the sum (b_n is convex).
+    who join: no less than the longest, no more than the sum (b_n is convex). It is guessed by one
+    step of Newton's method on the logarithm of what all need against that of time, in which those
+    already active are a straight line: only who joins is evaluated.
     """
     ordered = cohorts.by_readiness()
     start, left, links = ordered.start_s, ordered.bits.copy(), ordered.link
-    group, first, size = ordered.group, ordered.first, ordered.size
-    place = np.arange(len(group)) - first[group]
+    first, size = ordered.first, ordered.size
     solo = ordered.solo_s(bandwidth_hz)
     gap = np.append(np.diff(start), np.inf)
     gap[first + size - 1] = np.inf
-    # Position of the group's first active sender, and bounds and guess of the time left.
-    oldest = np.zeros(len(first), dtype=np.intp)
-    low, high, guess = np.zeros((3, len(first)))
+    # The group's first active sender; bounds and guess of the time left; and by how many percent
+    # the active need less of the band if they have one percent more time.
+    oldest = first.copy()
+    low, high, time, fall = np.zeros((4, len(first)))
     finish = np.zeros(len(first))
 
     for step in range(int(size.max())):
         rows = np.flatnonzero(size > step)
         joins = first[rows] + step
-        alone = oldest[rows] == step
-        senders = step + 1 - oldest[rows]
         low[rows] = np.maximum(low[rows], solo[joins])
         high[rows] += solo[joins]
-        share = bandwidth_hz / senders
-        guess[rows] += np.where(
-            alone, solo[joins], left[joins] / links.take(joins).rate(share) / senders
+        time[rows], fall[rows] = _joined(
+            time[rows], fall[rows], left[joins], links.take(joins), solo[joins], bandwidth_hz
         )
         # Several that start at once are solved for once.
-        rows, joins, alone = (array[gap[joins] > 0] for array in (rows, joins, alone))
-        time = guess.copy()
-        shared = rows[~alone]
+        waits = gap[joins] > 0
+        rows, joins = rows[waits], joins[waits]
+        time[rows] = np.clip(time[rows], low[rows], high[rows])
+        shared = rows[oldest[rows] < first[rows] + step]
         if len(shared):
-            busy = np.zeros(len(first), dtype=np.bool_)
-            busy[shared] = True
-            active = np.flatnonzero(busy[group] & (place >= oldest[group]) & (place <= step))
-            time[shared] = finish_together(
+            active, group = _windows(oldest[shared], first[shared] + step)
+            time[shared], falls = finish_together(
                 np.zeros(len(active)),
                 left[active],
                 links.take(active),
-                (np.cumsum(busy) - 1)[group[active]],
+                group,
                 bandwidth_hz,
                 low[shared],
                 high[shared],
-                np.clip(guess[shared], low[shared], high[shared]),
+                time[shared],
             )
+            fall[shared] = falls * time[shared] / bandwidth_hz
         finish[rows] = start[joins] + time[rows]
         rest = np.maximum(time[rows] - gap[joins], 0.0)
-        low[rows] = high[rows] = guess[rows] = rest
-        oldest[rows] = np.where(rest > 0, oldest[rows], step + 1)
-        kept = np.ones(len(first))
-        kept[rows] = rest / time[rows]
-        held = (place >= oldest[group]) & (place <= step)
-        left[held] *= kept[group[held]]
+        kept = rest / time[rows]
+        low[rows] = high[rows] = time[rows] = rest
+        lasts = rest > 0
+        oldest[rows[~lasts]] = joins[~lasts] + 1
+        active, group = _windows(oldest[rows[lasts]], joins[lasts])
+        left[active] *= kept[lasts][group]
     return finish
+
+
+def _joined(
+    time_s: FloatArray,
+    fall: FloatArray,
+    bits: FloatArray,
+    link: Link,
+    solo_s: FloatArray,
+    bandwidth_hz: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Guess times left and falls, both (R,), once one more sender has joined each group."""
+    longer = np.maximum(time_s, solo_s)
+    rate = bits / longer
+    band, slope = link.bandwidth_and_slope(rate)
+    # Need of a band that is full; alone, by the sender itself, but for a rounding.
+    others, own = (time_s / longer) ** fall, np.minimum(band / bandwidth_hz, 1.0)
+    both = others + own
+    with np.errstate(over="ignore", invalid="ignore"):
+        falls = (fall * others + slope * rate / bandwidth_hz) / both
+    # At a link's limit more time frees band without end; any finite fall will do for a guess.
+    falls = np.where(np.isfinite(falls), falls, 1.0)
+    return longer * both ** (1 / falls), falls
+
+
+def _windows(
+    first: NDArray[np.intp], last: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Positions from each first to each last, both (R,), and to which of the R they belong."""
+    size = last - first + 1
+    group = np.repeat(np.arange(len(size)), size)
+    return np.arange(len(group)) + (first - np.cumsum(size) + size)[group], group
