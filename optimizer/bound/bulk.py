@@ -13,11 +13,12 @@ from optimizer.problem import IntArray, Problem
 from optimizer.rounds import FloatArray
 from wireless.spectrum import RULES, solo_finish_time
 
-#: Times around which links are linearised, in expected round times of the known plan.
-_AROUND = np.geomspace(0.5, 4.0, 13)
-
-#: How many places to cut the chain at are tried.
-_CUTS = 16
+#: What is chosen among to begin with: the part of the chain that makes the bulk, the time around
+#: which links are linearised in expected round times of the known plan, and the share of the band
+#: with which every device has to finish by then, or else as soon as it can.
+_PARTS = (0.9, 0.4, 0.6, 0.7, 0.8, 0.85, 0.95, 1.0)
+_AROUND = (1.2, 0.85, 1.0, 1.5, 2.0, 3.0)
+_SHARES = (0.3, 0.1, 1.0)
 
 #: Intervals of the pull that are looked at, and the ratio of ends at which one is narrow enough.
 _INTERVALS, _NARROW = 48, 1.01
@@ -27,6 +28,9 @@ _FIRST = np.array([1 / 16, 1 / 4, 1 / 2, 1 / 1.4, 1 / 1.1, 1 / 1.01, 1.01, 1.1, 
 
 #: Prices that are looked at in one interval, choices of r and tangents, and what one has to gain.
 _ANSWERS, _UPDATES, _GAIN = 10, 3, 1e-4
+
+#: Pieces of the value function of what follows while the bulk is chosen.
+_NODES = 80
 
 #: Slopes of lines below the cost of what follows.
 _SLOPES = 65
@@ -157,10 +161,11 @@ class Parted:
         ranks: IntArray,
         chain: Chain,
         start_s: FloatArray,
+        charge: Charge,
         option: IntArray,
         takes_part: FloatArray,
     ) -> Self:
-        """Cut a chain and linearise links where this says most of the known plan.
+        """Cut a chain and linearise links where this gives the highest of lower bounds.
 
         Parameters
         ----------
@@ -172,6 +177,8 @@ class Parted:
             The chain.
         start_s : ndarray, shape (C, N)
             Starts (s) that the devices of the chain, in its order, do not precede.
+        charge : Charge
+            Seconds that plans are charged.
         option : ndarray of int, shape (N,)
             Rows of the known plan's ranks.
         takes_part : ndarray, shape (N,)
@@ -182,13 +189,29 @@ class Parted:
         Parted
         """
         whole_s = chain.expected_s(option, takes_part)
-        cuts = np.unique(np.linspace(0, problem.devices, _CUTS + 1).astype(int)[1:])
-        tried = [
-            cls(_bulk(problem, ranks, chain.device[:cut], start_s[:, :cut], around * whole_s), chain)
-            for cut in cuts
-            for around in _AROUND
-        ]
-        return max(tried, key=lambda one: one.expected_s(option, takes_part))
+        spared_s = charge.of(option, takes_part) - charge.lowest
+
+        def made(part: float, around: float, share: float) -> Self:
+            cut = max(1, round(part * problem.devices))
+            device, start = chain.device[:cut], start_s[:, :cut]
+            return cls(_bulk(problem, ranks, device, start, around * whole_s, share), chain)
+
+        def bound_s(choice: tuple[float, float, float]) -> float:
+            one = made(*choice)
+            highest_s = one.expected_s(option, takes_part) + spared_s
+            return one.least_cost(charge, option, takes_part, highest_s, _NODES)
+
+        # One after the other, twice: what is best of one depends little on the others.
+        values = (_PARTS, _AROUND, _SHARES)
+        best = tuple(first for first, *_ in values)
+        found = {best: bound_s(best)}
+        for place in (0, 1, 2, 0, 1, 2):
+            for value in values[place]:
+                choice = (*best[:place], value, *best[place + 1 :])
+                if choice not in found:
+                    found[choice] = bound_s(choice)
+            best = max(found, key=lambda one: found[one])
+        return made(*best)
 
     def expected_s(self, option: IntArray, takes_part: FloatArray) -> float:
         """Bound of the expected round time of one plan, rows and probabilities (N,)."""
@@ -250,7 +273,12 @@ class Parted:
 
 
 def _bulk(
-    problem: Problem, ranks: IntArray, device: IntArray, start_s: FloatArray, around_s: float
+    problem: Problem,
+    ranks: IntArray,
+    device: IntArray,
+    start_s: FloatArray,
+    around_s: float,
+    share: float,
 ) -> Bulk:
     """Bulk of some devices, links linearised where transfers end at a time, or as soon as can be.
 
@@ -258,9 +286,9 @@ def _bulk(
     """
     link, band_hz = problem.link.take(device), problem.bandwidth_hz * problem.cells
     bits = np.stack([problem.upload_bits(np.full(problem.devices, k))[device] for k in ranks])
-    alone_s = solo_finish_time(start_s, bits, link, problem.bandwidth_hz)
+    soon_s = solo_finish_time(start_s, bits, link, share * problem.bandwidth_hz)
     # Just below a rate that the band can reach at most, where the slope may be infinite.
-    rate = bits / (np.maximum(around_s, alone_s) - start_s) * _BELOW
+    rate = bits / (np.maximum(around_s, soon_s) - start_s) * _BELOW
     left_s = bits / rate
     held_hz, slope = link.bandwidth_and_slope(rate)
     effective_s, flat = slope * bits / band_hz, np.maximum(slope * rate - held_hz, 0.0) / band_hz

@@ -108,16 +108,23 @@ def lower_bound(
         search.look(name)
         search.close(name)
         return Bound(search.least.product * (1 - _ROUNDING), f"chain of {name}, in stages")
-    ways: dict[str, Chain | Parted] = {f"chain of {name}": one for name, one in chains.items()}
+    search = _Search(
+        problem,
+        sums,
+        option,
+        takes_part,
+        {f"chain of {name}": chain for name, chain in chains.items()},
+    )
     name, chain = list(chains.items())[-1]
     start_s = chain.start_s if name == "transfers" else starts(problem, ranks)[:, chain.device]
-    ways[f"bulk, then {name}"] = Parted.build(
-        problem, ranks, chain, start_s, option, takes_part
+    charge = Charge.priced(sums, search.start_price)
+    search.add(
+        f"bulk, then {name}",
+        Parted.build(problem, ranks, chain, start_s, charge, option, takes_part),
     )
-    search = _Search(problem, sums, option, takes_part, ways)
-    for name in ways:
+    for name in search.ways:
         search.look(name)
-    name = max(ways, key=search.at_start)
+    name = max(search.ways, key=search.at_start)
     search.close(name)
     if np.all(search.least.sums > 0):
         # The rest of what is free to choose, now that the price that decides is about right.
@@ -144,23 +151,29 @@ class _Search:
         sums: Sums,
         option: IntArray,
         takes_part: FloatArray,
-        ways: Mapping[str, Chain | Parted],
+        chains: Mapping[str, Chain],
     ) -> None:
-        self.problem, self.sums, self.ways = problem, sums, ways
+        self.problem, self.sums = problem, sums
         self.option, self.takes_part = option, takes_part
         self.reward_s = 0.0
         self.crowd: Crowd | None = None
-        self.time_s = {name: way.expected_s(option, takes_part) for name, way in ways.items()}
         self.lowest = np.array([max(0.0, one.lowest) for one in sums])
         self.price, self.found_s = [np.zeros(len(sums))], [problem.overhead_s]
+        self.ways: dict[str, Chain | Parted] = {}
+        self.time_s: dict[str, float] = {}
+        self.top_s: dict[str, float] = {}
         first = sums[0]
         quickest, cap = np.zeros_like(option), np.isfinite(first.noise).sum(axis=0) - 1
-        self.top_s = {}
-        for name, way in ways.items():
-            if isinstance(way, Chain):
-                least_s = problem.overhead_s + way.expected_s(quickest, first.least)
-                self.found_s[0] = max(self.found_s[0], least_s)
-                self.top_s[name] = way.expected_s(cap, first.most)
+        for name, chain in chains.items():
+            self.add(name, chain)
+            least_s = problem.overhead_s + chain.expected_s(quickest, first.least)
+            self.found_s[0] = max(self.found_s[0], least_s)
+            self.top_s[name] = chain.expected_s(cap, first.most)
+
+    def add(self, name: str, way: Chain | Parted) -> None:
+        """Take one more way to bound the time."""
+        self.ways[name] = way
+        self.time_s[name] = way.expected_s(self.option, self.takes_part)
 
     @property
     def start_price(self) -> FloatArray:
