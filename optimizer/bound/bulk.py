@@ -20,8 +20,9 @@ _PARTS = (0.9, 0.4, 0.6, 0.7, 0.8, 0.85, 0.95, 1.0)
 _AROUND = (1.2, 0.85, 1.0, 1.5, 2.0, 3.0)
 _SHARES = (0.3, 0.1, 1.0)
 
-#: Intervals of the pull that are looked at, and the ratio of ends at which one is narrow enough.
-_INTERVALS, _NARROW = 48, 1.01
+#: Pieces of a value function to each interval of the pull that is divided, and the ratio of ends at
+#: which one is narrow enough.
+_PIECES, _NARROW = 5, 1.01
 
 #: Ends of the first intervals, relative to the known plan's pull.
 _FIRST = np.array([1 / 16, 1 / 4, 1 / 2, 1 / 1.4, 1 / 1.1, 1 / 1.01, 1.01, 1.1, 1.4, 2, 4, 16])
@@ -263,7 +264,7 @@ class Parted:
         slopes = np.linspace(0.0, 1.0, _SLOPES)
         lines = slopes * ends_s + _above(after[0], slopes, highest_s)
         slope = slopes[np.argmax(lines)]
-        near = known.least_cost(float(slope))
+        near = known.least_cost(float(slope), nodes // _PIECES)
         late = charge.lowest_of(early)
         fine, rough = (
             min(near + float(_above(value, slope, highest_s)[0]), late + float(value[-1]))
@@ -322,7 +323,7 @@ class _Answers:
         self.held = np.isfinite(self.noise)
         self.column = np.arange(len(device))
 
-    def least_cost(self, slope: float) -> float:
+    def least_cost(self, slope: float, divisions: int) -> float:
         """Lower bound (s) of the charge and `slope` times the bulk's time over all plans.
 
         The pull is not known; intervals of it are bounded one by one and the lowest is divided.
@@ -334,7 +335,7 @@ class _Answers:
         ends = [low, *(known * _FIRST)[(known * _FIRST > low) & (known * _FIRST < high)], high]
         heap = [(self._between(slope, a, b), a, b) for a, b in itertools.pairwise(ends)]
         heapq.heapify(heap)
-        for _ in range(_INTERVALS):
+        for _ in range(divisions):
             bound, low, high = heap[0]
             if high <= _NARROW * low:
                 break

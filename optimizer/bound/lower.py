@@ -122,9 +122,8 @@ def lower_bound(
         f"bulk, then {name}",
         Parted.build(problem, ranks, chain, start_s, charge, option, takes_part),
     )
-    for name in search.ways:
-        search.look(name)
     name = max(search.ways, key=search.at_start)
+    search.look(name)
     search.close(name)
     if np.all(search.least.sums > 0):
         # The rest of what is free to choose, now that the price that decides is about right.
