@@ -3,7 +3,7 @@
 import heapq
 import itertools
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,10 +50,9 @@ class Line(NamedTuple):
 class Bulk:
     """Round time of the cohort's members among n devices, bounded from below in the mean.
 
-    With ``Z = sum_n p_n pull_n``, the expected pull,
-    ``E[T] >= sum_n p_n [start_n pull_n / (Z + (1 - p_n) pull_n)
-    + need_n / (1 + Z + (1 - p_n) pull_n) + 2 r sent_n - r^2 (pull_n + (Z + (1 - p_n) pull_n) flat_n)]``
-    for every plan and every r.
+    With the expected pull ``Z = sum_n p_n pull_n`` and ``Z_n = Z + (1 - p_n) pull_n``,
+    ``E[T] >= sum_n p_n [start_n pull_n / Z_n + need_n / (1 + Z_n) + 2 r sent_n
+    - r^2 (pull_n + Z_n flat_n)]`` for every plan and every r.
 
     Parameters
     ----------
@@ -64,7 +63,7 @@ class Bulk:
     start_s, need_s : ndarray, shape (C, n)
         Starts and time on the whole band (s).
     sent, flat : ndarray, shape (C, n)
-        Effective transfers (s times the unit of ``1 / r``) and shares of the band, >= 0.
+        Transfers (s per second of r) and shares of the band, >= 0.
 
     Notes
     -----
@@ -155,9 +154,8 @@ class Parted:
     bulk: Bulk
     chain: Chain
 
-    @classmethod
+    @staticmethod
     def build(
-        cls,
         problem: Problem,
         ranks: IntArray,
         chain: Chain,
@@ -165,7 +163,7 @@ class Parted:
         charge: Charge,
         option: IntArray,
         takes_part: FloatArray,
-    ) -> Self:
+    ) -> "Parted":
         """Cut a chain and linearise links where this gives the highest of lower bounds.
 
         Parameters
@@ -192,19 +190,19 @@ class Parted:
         whole_s = chain.expected_s(option, takes_part)
         spared_s = charge.of(option, takes_part) - charge.lowest
 
-        def made(part: float, around: float, share: float) -> Self:
-            cut = max(1, round(part * problem.devices))
-            device, start = chain.device[:cut], start_s[:, :cut]
-            return cls(_bulk(problem, ranks, device, start, around * whole_s, share), chain)
+        def made(cut: float, around: float, share: float) -> Parted:
+            device, start = chain.device[: int(cut)], start_s[:, : int(cut)]
+            return Parted(linearised(problem, ranks, device, start, around * whole_s, share), chain)
 
-        def bound_s(choice: tuple[float, float, float]) -> float:
+        def bound_s(choice: tuple[float, ...]) -> float:
             one = made(*choice)
             highest_s = one.expected_s(option, takes_part) + spared_s
             return one.least_cost(charge, option, takes_part, highest_s, _NODES)
 
         # One after the other, twice: what is best of one depends little on the others.
-        values = (_PARTS, _AROUND, _SHARES)
-        best = tuple(first for first, *_ in values)
+        cuts = np.maximum(1, np.rint(np.multiply(_PARTS, problem.devices)))
+        values = (tuple(cuts), _AROUND, _SHARES)
+        best: tuple[float, ...] = tuple(first for first, *_ in values)
         found = {best: bound_s(best)}
         for place in (0, 1, 2, 0, 1, 2):
             for value in values[place]:
@@ -273,7 +271,7 @@ class Parted:
         return cautious(fine, rough) + charge.constant
 
 
-def _bulk(
+def linearised(
     problem: Problem,
     ranks: IntArray,
     device: IntArray,
@@ -281,9 +279,27 @@ def _bulk(
     around_s: float,
     share: float,
 ) -> Bulk:
-    """Bulk of some devices, links linearised where transfers end at a time, or as soon as can be.
+    """Take some devices together, links linearised where transfers end at a time.
 
-    A device with more pull than it needs only lowers the bound of a band that is divided anew.
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+    ranks : ndarray of int, shape (C,)
+        Ranks that a plan may use, ascending.
+    device : ndarray of int, shape (n,)
+        Devices.
+    start_s : ndarray, shape (C, n)
+        Starts (s) that they do not precede.
+    around_s : float
+        The time (s).
+    share : float
+        Part of the band, in (0, 1], with which a device that cannot end by then ends as soon as it
+        can.
+
+    Returns
+    -------
+    Bulk
     """
     link, band_hz = problem.link.take(device), problem.bandwidth_hz * problem.cells
     bits = np.stack([problem.upload_bits(np.full(problem.devices, k))[device] for k in ranks])
@@ -300,6 +316,7 @@ def _bulk(
     first_s = float(start_s.min())
     need_s = held_hz * left_s / band_hz + flat * (left_s + start_s - first_s)
     first = np.full(bits.shape, first_s)
+    # More pull than there is lowers the bound, but some weight is needed for the start.
     return Bulk(device, np.maximum(flat, _LEAST), first, need_s, nothing, nothing)
 
 
@@ -376,9 +393,7 @@ class _Answers:
                 break
         return best
 
-    def _answer(
-        self, slope: float, line: Line, price: float
-    ) -> tuple[float, IntArray, FloatArray]:
+    def _answer(self, slope: float, line: Line, price: float) -> tuple[float, IntArray, FloatArray]:
         """Least charge and time, less the price of the pull; ranks and probabilities (n,)."""
         pays = slope * line.per_part - price * self.bulk.pull - self.reward
         with np.errstate(divide="ignore"):

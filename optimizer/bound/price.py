@@ -7,7 +7,7 @@ import numpy as np
 
 from optimizer.rounds import FloatArray
 
-#: Relative errors of vertices: planes that are all but parallel have none, and one that is this far
+#: Relative errors of vertices: planes that are all but parallel have none, and one that is so little
 #: outside still counts, which can only lower the bound.
 _PARALLEL, _OUTSIDE = 1e-12, 1e-7
 
@@ -66,8 +66,8 @@ def least_product(price: FloatArray, cost_s: FloatArray, lowest: FloatArray) -> 
     normal, offset = plane[chosen, :-1], plane[chosen, -1]
     meet = np.abs(np.linalg.det(normal)) > _PARALLEL
     vertex = np.linalg.solve(normal[meet], offset[meet][..., None])[..., 0]
-    slack = vertex @ plane[:, :-1].T - plane[:, -1]
-    vertex = vertex[np.all(slack >= -_OUTSIDE, axis=1)].clip(0.0)
+    within = vertex @ plane[:, :-1].T >= plane[:, -1] * (1 - _OUTSIDE) - _PARALLEL
+    vertex = vertex[within.all(axis=1)].clip(0.0)
     best = vertex[np.argmin(vertex.prod(axis=1))]
     sums, least_s = best[:-1] * unit, float(best[-1]) * time_s
     return Least(float(np.prod(sums)) * least_s, least_s, sums)

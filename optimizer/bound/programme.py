@@ -51,9 +51,14 @@ class Charge:
         def total(name: str) -> Any:
             return sum(s * getattr(one, name) for s, one in zip(price, sums, strict=True))
 
-        first = sums[0]
-        terms = (total(name) for name in ("constant", "noise", "fixed", "reward"))
-        return cls(*terms, first.least, first.most)
+        return cls(
+            total("constant"),
+            total("noise"),
+            total("fixed"),
+            total("reward"),
+            sums[0].least,
+            sums[0].most,
+        )
 
     @property
     def lowest(self) -> float:
