@@ -28,7 +28,7 @@ _SPREAD, _PRICES = (1 / 16, 1 / 3, 1.0, 3.0, 16.0), 16
 #: Bound and value at the price that decides it differ by no more than this in the end.
 _CLOSE = 1e-3
 
-#: Rewards for the expected cohort, in rounds of the known plan over the cohort.
+#: Rewards for the expected cohort, in times of the deciding price over the cohort.
 _REWARDS = 4.0 ** np.arange(-3, 3)
 _GOLDEN, _SECTIONS = (np.sqrt(5) - 1) / 2, 6
 
@@ -72,15 +72,16 @@ def lower_bound(
 
     Notes
     -----
-    The rounds are replaced by the model's separable minorant and the round time by a chain over
-    devices (`optimizer.bound.chain`); their product is reduced to sums at given prices
-    (`optimizer.bound.price`), and a sum is bounded by a dynamic programme
+    The rounds are replaced by sums over devices whose product they do not fall below, and the round
+    time by a chain over devices (`optimizer.bound.chain`), or by a chain that follows a bulk of
+    early devices (`optimizer.bound.bulk`). The product of sums and time is reduced to a sum at
+    given prices (`optimizer.bound.price`), which a dynamic programme bounds
     (`optimizer.bound.programme`). An expected cohort that the programme would fall short of is
-    priced into the rounds; deadlines and limits of energy are left out, which only lowers the
-    bound. Fleets of more than 1500 devices are taken in stages (`optimizer.bound.crowd`), without
-    the price of the cohort. Every tangent of the round model, chain and price of the cohort gives
-    points below one and the same concave function, so they are all used together. Source: own
-    derivation.
+    priced into the cost; deadlines and limits of energy are left out, which only lowers the bound.
+    Fleets of more than 1500 devices are taken in stages (`optimizer.bound.crowd`), as chains with
+    one sum and without the price of the cohort. Every tangent of the round model, chain, bulk and
+    price of the cohort gives points below one and the same concave function, so they are all used
+    together. Source: own derivation.
     """
     ranks = np.arange(problem.min_rank, problem.rank_cap.max() + 1)
     cap = np.searchsorted(ranks, problem.rank_cap)

@@ -35,7 +35,7 @@ class SmoothnessScaled:
 
     Notes
     -----
-    A product of two sums over devices, so not separable. Source: own derivation; the smoothness of
+    A product of two sums over devices. Source: own derivation; the smoothness of
     sketched losses after arXiv 2501.19389, the shape in q after arXiv 2505.23555.
     """
 
