@@ -7,8 +7,8 @@ import numpy as np
 
 from optimizer.rounds import FloatArray
 
-#: Relative errors of vertices: planes that are all but parallel have none, and one that is so little
-#: outside still counts, which can only lower the bound.
+#: Relative errors of vertices: planes that are all but parallel have none, and one that is so
+#: little outside still counts, which can only lower the bound.
 _PARALLEL, _OUTSIDE = 1e-12, 1e-7
 
 
