@@ -353,13 +353,7 @@ def test_a_binding_cohort_is_priced(make_problem):
 
 
 @pytest.mark.parametrize(
-    ("rule", "model"),
-    [
-        ("work-conserving", MODELS[0]),
-        ("work-conserving", MODELS[3]),
-        ("equal-finish", MODELS[0]),
-        ("equal-finish", MODELS[3]),
-    ],
+    ("rule", "model"), [("work-conserving", MODELS[0]), ("equal-finish", MODELS[3])]
 )
 def test_best_plans_are_met_closely(make_problem, rule, model):
     """One upload after the other, a band divided once, and rounds that are a product."""
