@@ -359,7 +359,7 @@ def test_best_plans_are_met_closely(make_problem, rule, model):
     """One upload after the other, a band divided once, and rounds that are a product."""
     gaps = []
     for seed in range(3):
-        p = make_problem(30, seed, allocation=rule, rounds=model)
+        p = make_problem(70, seed, allocation=rule, rounds=model)
         plan = solve(p, bound=True)
         slack = plan.certificate.half_width_s / plan.expected_round_s
         assert plan.gap >= -2 * slack
