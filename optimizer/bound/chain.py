@@ -33,7 +33,9 @@ class Chain:
     start_s: FloatArray
     work_s: FloatArray
 
-    def expected_s(self, option: IntArray, takes_part: FloatArray) -> float:
+    def expected_s(
+        self, option: IntArray, takes_part: FloatArray, begin: int = 0, begin_s: float = 0.0
+    ) -> float:
         """Evaluate e_N for one plan.
 
         Parameters
@@ -42,20 +44,43 @@ class Chain:
             Row of each device's rank, devices in their own order.
         takes_part : ndarray, shape (N,)
             Probabilities c_n q_n, likewise.
+        begin : int
+            Place in the order of the first device that counts.
+        begin_s : float
+            Expected finish (s) of those before it.
 
         Returns
         -------
         float
             Seconds.
         """
-        column = np.arange(len(self.device))
-        row, p = option[self.device], takes_part[self.device]
-        end_s = 0.0
+        column = np.arange(begin, len(self.device))
+        row, p = option[self.device[begin:]], takes_part[self.device[begin:]]
+        end_s = begin_s
         for tau, work, part in zip(
             self.start_s[row, column], self.work_s[row, column], p, strict=True
         ):
             end_s += part * (max(tau - end_s, 0.0) + work)
         return end_s
+
+
+def starts(problem: Problem, ranks: IntArray) -> FloatArray:
+    """When each device would be ready to send at each of some ranks (C,), first to be served.
+
+    Parameters
+    ----------
+    problem : Problem
+        The fleet.
+    ranks : ndarray of int, shape (C,)
+        Ranks.
+
+    Returns
+    -------
+    ndarray, shape (C, N)
+        Seconds.
+    """
+    k = np.broadcast_to(ranks[:, None], (len(ranks), problem.devices))
+    return problem.download_s(k) + problem.compute_s(k)
 
 
 def transfer_chain(problem: Problem, ranks: IntArray) -> Chain:
@@ -89,7 +114,7 @@ def transfer_chain(problem: Problem, ranks: IntArray) -> Chain:
     """
     band_hz = problem.bandwidth_hz * problem.cells
     k = np.broadcast_to(ranks[:, None], (len(ranks), problem.devices))
-    start_s = problem.download_s(k) + problem.compute_s(k)
+    start_s = starts(problem, ranks)
     device = np.argsort(start_s[0], kind="stable").astype(np.int64)
     start_s, bits = start_s[:, device], problem.upload_bits(k[:, device])
     link, cap = problem.link.take(device), problem.rank_cap[device]
@@ -139,16 +164,9 @@ def solo_chain(problem: Problem, ranks: IntArray) -> Chain:
     ``T >= max_n m_n``, the time at which device n alone would end. Above the other chain on links
     of limited power where most rounds have few devices. Source: own derivation.
     """
-    finish_s = np.stack(
-        [
-            solo_finish_time(
-                problem.download_s(k) + problem.compute_s(k),
-                problem.upload_bits(k),
-                problem.link,
-                problem.bandwidth_hz,
-            )
-            for k in (np.full(problem.devices, rank) for rank in ranks)
-        ]
+    k = np.broadcast_to(ranks[:, None], (len(ranks), problem.devices))
+    finish_s = solo_finish_time(
+        starts(problem, ranks), problem.upload_bits(k), problem.link, problem.bandwidth_hz
     )
     device = np.argsort(finish_s[0], kind="stable").astype(np.int64)
     finish_s = finish_s[:, device]

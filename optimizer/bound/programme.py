@@ -1,6 +1,8 @@
 """Least cost of rounds and time along a chain: a dynamic programme over its expected finish."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,18 +19,20 @@ _CAUTION = 2.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Charge:
-    """What a plan is charged for rounds: ``constant + sum_n (noise / p_n + fixed - reward p_n)``.
+    """What a plan is charged: ``constant + sum_n (noise / p_n + fixed - reward p_n)``.
+
+    In rounds, or in seconds once rounds have a price.
 
     Parameters
     ----------
     constant : float
-        Rounds.
+        What all plans are charged.
     noise : ndarray, shape (C, N)
-        Rounds at each of C ranks, >= 0; inf at ranks that a device cannot hold.
+        At each of C ranks, >= 0; inf at ranks that a device cannot hold.
     fixed : ndarray, shape (C, N)
-        Rounds.
+        Likewise, but finite.
     reward : ndarray, shape (N,)
-        Rounds, >= 0.
+        What taking part is rewarded with, >= 0.
     least, most : ndarray, shape (N,)
         Bounds of the probabilities p_n of taking part, in (0, 1].
     """
@@ -40,11 +44,32 @@ class Charge:
     least: FloatArray
     most: FloatArray
 
+    @classmethod
+    def priced(cls, sums: Sequence[Self], price: FloatArray) -> Self:
+        """Charge for several sums at prices (M,)."""
+
+        def total(name: str) -> Any:
+            return sum(s * getattr(one, name) for s, one in zip(price, sums, strict=True))
+
+        return cls(
+            total("constant"),
+            total("noise"),
+            total("fixed"),
+            total("reward"),
+            sums[0].least,
+            sums[0].most,
+        )
+
     @property
     def lowest(self) -> float:
         """Charge that no plan falls below, with everybody always there."""
-        each = self.noise / self.most + self.fixed - self.reward * self.most
-        return self.constant + float(each.min(axis=0).sum())
+        return self.constant + self.lowest_of(np.arange(len(self.most)))
+
+    def lowest_of(self, device: IntArray) -> float:
+        """Charge of some devices, without the constant, that no plan falls below."""
+        most, reward = self.most[device], self.reward[device]
+        each = self.noise[:, device] / most + self.fixed[:, device] - reward * most
+        return float(each.min(axis=0).sum())
 
     def of(self, option: IntArray, takes_part: FloatArray) -> float:
         """Charge for one plan, given rows of the ranks and probabilities p_n, both (N,)."""
@@ -53,17 +78,15 @@ class Charge:
         return self.constant + float(np.sum(each - self.reward * takes_part))
 
 
-def least_cost(chain: Chain, charge: Charge, price: float, highest_s: float, nodes: int) -> float:
-    """Lower bound of ``price * charge + e_N`` over all plans, close to its least value.
+def least_cost(chain: Chain, charge: Charge, highest_s: float, nodes: int) -> float:
+    """Lower bound of ``charge + e_N`` over all plans, close to its least value.
 
     Parameters
     ----------
     chain : Chain
         Recursion of the expected finish e.
     charge : Charge
-        Rounds, with devices in their own order.
-    price : float
-        Seconds per round, > 0.
+        Seconds that plans are charged, with devices in their own order.
     highest_s : float
         Highest expected finish (s) that is told apart; later ones count as this.
     nodes : int
@@ -76,34 +99,58 @@ def least_cost(chain: Chain, charge: Charge, price: float, highest_s: float, nod
 
     Notes
     -----
-    ``V_{i-1}(e) = min_{p,k} price * charge_i(p, k) + V_i(e + p m)``, ``m = (start - e)^+ + work``
+    ``V_{i-1}(e) = min_{p,k} charge_i(p, k) + V_i(e + p m)``, ``m = (start - e)^+ + work``
     and ``V_N(e) = e``. V_i is kept at nodes and interpolated linearly between them; at a node the
     minimum over p is exact, piece after piece, until no later piece can win. Beyond the last node
     V_i, which ascends, counts as what it is there. What interpolation adds to the value, where
     V_i is convex, falls with the square of the spacing: two runs, one with about half the nodes,
     tell how much that is, and twice their difference is taken off. Own derivation.
     """
-    fine, rough = (_run(chain, charge, price, highest_s, n) for n in (nodes, _fewer(nodes)))
+
+    fine, rough = (
+        float(value_from(chain, charge, highest_s, pieces)[0]) for pieces in (nodes, fewer(nodes))
+    )
+    return cautious(fine, rough) + charge.constant
+
+
+def cautious(fine: float, rough: float) -> float:
+    """Figure of a run, less twice what it differs from one with `fewer` nodes."""
     return fine - _CAUTION * abs(fine - rough)
 
 
-def _fewer(nodes: int) -> int:
+def fewer(nodes: int) -> int:
     """About half as many nodes, at other places."""
     return max(2, int(0.55 * nodes))
 
 
-def _run(chain: Chain, charge: Charge, price: float, highest_s: float, nodes: int) -> float:
-    """Value of the programme with V interpolated."""
+def value_from(
+    chain: Chain, charge: Charge, highest_s: float, nodes: int, begin: int = 0
+) -> FloatArray:
+    """Value of the programme, interpolated, at the nodes before some device of the chain.
+
+    Parameters
+    ----------
+    chain, charge, highest_s, nodes
+        As in `least_cost`; the charge's constant is left out.
+    begin : int
+        Place in the chain of the first device that is gone through.
+
+    Returns
+    -------
+    ndarray, shape (L,)
+        Seconds, at ``e = highest_s / nodes * (0, 1, ...)``: all nodes, or before the first device
+        of the chain that at zero.
+    """
     spacing = highest_s / nodes
-    reach_s, reach = 0.0, []
-    for i, n in enumerate(chain.device):
+    reach_s, reach = highest_s if begin else 0.0, []
+    for i, n in zip(range(begin, len(chain.device)), chain.device[begin:], strict=True):
         reach.append(min(nodes, int(np.ceil(reach_s / spacing))) + 1)
         held = np.isfinite(charge.noise[:, n])
         added_s = np.maximum(chain.start_s[held, i] - reach_s, 0.0) + chain.work_s[held, i]
         reach_s += float(charge.most[n] * added_s.max())
     last = min(nodes, int(np.ceil(reach_s / spacing)))
     value: FloatArray = np.arange(last + 1) * np.float64(spacing)
-    for i in range(len(chain.device) - 1, -1, -1):
+    for i in range(len(chain.device) - 1, begin - 1, -1):
         n = chain.device[i]
         held = np.isfinite(charge.noise[:, n])
         stage = _Stage(
@@ -111,14 +158,14 @@ def _run(chain: Chain, charge: Charge, price: float, highest_s: float, nodes: in
             spacing,
             chain.start_s[held, i],
             chain.work_s[held, i],
-            price * charge.noise[held, n],
-            price * charge.fixed[held, n],
-            price * float(charge.reward[n]),
+            charge.noise[held, n],
+            charge.fixed[held, n],
+            float(charge.reward[n]),
             float(charge.least[n]),
             float(charge.most[n]),
         )
-        value = stage.before(reach[i])
-    return float(value[0]) + price * charge.constant
+        value = stage.before(reach[i - begin])
+    return value
 
 
 @dataclass(frozen=True, slots=True, eq=False)

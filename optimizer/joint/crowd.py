@@ -205,5 +205,5 @@ class _Rescaled:
 
     def minorant(
         self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
-    ) -> Minorant | None:
+    ) -> tuple[Minorant, ...] | None:
         return self.model.minorant(weight, self.unit * np.asarray(variance), ratio, option)

@@ -25,10 +25,10 @@ class Along(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Minorant:
-    """A sum over devices that no plan's rounds fall below.
+    """A sum over devices: ``constant + sum_n (per_probability[k_n, n] / q_n + fixed[k_n, n])``.
 
-    ``R(q, k) >= constant + sum_n (per_probability[k_n, n] / q_n + fixed[k_n, n])`` for all plans
-    whose ratios are among the C options.
+    No plan whose ratios are among the C options has fewer rounds than the product of the sums that
+    a model gives.
 
     Parameters
     ----------
@@ -109,8 +109,8 @@ class RoundModel(Protocol):
 
     def minorant(
         self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
-    ) -> Minorant | None:
-        """Return a separable lower bound of the rounds of all plans, or None if none is known.
+    ) -> tuple[Minorant, ...] | None:
+        """Return sums whose product is a lower bound of all plans' rounds; None if none is known.
 
         Parameters
         ----------
@@ -123,7 +123,8 @@ class RoundModel(Protocol):
 
         Returns
         -------
-        Minorant or None
+        tuple of Minorant, or None
+            Sums that are positive for every plan, unless there is only one.
         """
         ...
 

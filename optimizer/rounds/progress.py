@@ -106,12 +106,13 @@ class Progress:
 
     def minorant(
         self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
-    ) -> Minorant:
+    ) -> tuple[Minorant, ...]:
         """Return the tangent of the convex 1/progress at a plan: see `RoundModel.minorant`."""
         a, x = np.asarray(weight, dtype=np.float64), np.asarray(option, dtype=np.float64)[:, None]
         there = float(np.sum(a * self.progress(ratio)))
-        return Minorant(
+        tangent = Minorant(
             2 * self.base / there,
             np.asarray(self.sampling * np.asarray(variance) / x),
             -self.base / there**2 * a * self.progress(x),
         )
+        return (tangent,)

@@ -77,9 +77,9 @@ class RankCost:
 
     def minorant(
         self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
-    ) -> Minorant:
+    ) -> tuple[Minorant, ...]:
         """Return the model itself, which is separable: see `RoundModel.minorant`."""
         x = np.asarray(option, dtype=np.float64)[:, None]
         fixed = self.rank * np.asarray(weight, dtype=np.float64) / x
         share = self.sampling * np.asarray(variance, dtype=np.float64)
-        return Minorant(self.base, np.broadcast_to(share, fixed.shape), fixed)
+        return (Minorant(self.base, np.broadcast_to(share, fixed.shape), fixed),)

@@ -70,9 +70,9 @@ class SamplingTerm:
 
     def minorant(
         self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
-    ) -> Minorant:
+    ) -> tuple[Minorant, ...]:
         """Return the model itself, which is separable: see `RoundModel.minorant`."""
         share = self.sampling * np.asarray(variance, dtype=np.float64)
         per_probability = share / np.asarray(option, dtype=np.float64)[:, None]
         nothing = np.broadcast_to(0.0, per_probability.shape)
-        return Minorant(self.base - float(share.sum()), per_probability, nothing)
+        return (Minorant(self.base - float(share.sum()), per_probability, nothing),)

@@ -35,7 +35,7 @@ class SmoothnessScaled:
 
     Notes
     -----
-    A product of two sums over devices, so not separable. Source: own derivation; the smoothness of
+    A product of two sums over devices. Source: own derivation; the smoothness of
     sketched losses after arXiv 2501.19389, the shape in q after arXiv 2505.23555.
     """
 
@@ -74,22 +74,12 @@ class SmoothnessScaled:
 
     def minorant(
         self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
-    ) -> Minorant:
-        """Return a bound that is tight at the highest ranks and at q = 1, not at `ratio`.
-
-        The product of the sums is ``sum_nm a_n A_m g_n p_m`` with ``g = 1/x >= g_0`` and
-        ``p = 1/q >= 1``. Terms of one device stay as they are; of two, ``(g - g_0)(p - 1) >= 0``
-        says ``g p >= g_0 p + g - g_0`` (McCormick, Mathematical Programming 10, 1976). None is
-        tight at all q of a plan of lower ranks: there R falls with every g in proportion to the
-        other devices' 1/q, which no sum over devices does.
-        """
-        a, x = np.asarray(weight, dtype=np.float64), np.asarray(option, dtype=np.float64)[:, None]
+    ) -> tuple[Minorant, ...]:
+        """Return the model's own two sums, the stretch and the noise: see `RoundModel.minorant`."""
+        stretch = np.asarray(weight) / np.asarray(option, dtype=np.float64)[:, None]
         share = self.sampling * np.asarray(variance, dtype=np.float64)
-        least = 1 / float(x.max())
-        # What the weights lack of one counts as the rounding that it is.
-        rest = float(a.sum()) - a
-        return Minorant(
-            -least * float(np.dot(share, rest)),
-            share * (least * rest + a / x),
-            a / x * (self.base + (share.sum() - share)),
+        nothing = np.broadcast_to(0.0, stretch.shape)
+        return (
+            Minorant(0.0, nothing, stretch),
+            Minorant(self.base, np.broadcast_to(share, stretch.shape), nothing),
         )

@@ -96,10 +96,11 @@ class Tables:
 
     def minorant(
         self, weight: ArrayLike, variance: ArrayLike, ratio: ArrayLike, option: ArrayLike
-    ) -> Minorant:
+    ) -> tuple[Minorant, ...]:
         """Return the model itself, which is separable: see `RoundModel.minorant`."""
         x = np.asarray(option, dtype=np.float64)[:, None]
-        return Minorant(self.constant, *self._at(np.broadcast_to(x, (len(x), self.fixed.shape[1]))))
+        tables = self._at(np.broadcast_to(x, (len(x), self.fixed.shape[1])))
+        return (Minorant(self.constant, *tables),)
 
     def _at(self, ratio: ArrayLike) -> tuple[FloatArray, FloatArray]:
         """Both tables at ratios (..., N)."""
