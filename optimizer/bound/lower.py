@@ -76,12 +76,12 @@ def lower_bound(
     time by a chain over devices (`optimizer.bound.chain`), or by a chain that follows a bulk of
     early devices (`optimizer.bound.bulk`). The product of sums and time is reduced to a sum at
     given prices (`optimizer.bound.price`), which a dynamic programme bounds
-    (`optimizer.bound.programme`). An expected cohort that the programme would fall short of is
-    priced into the cost; deadlines and limits of energy are left out, which only lowers the bound.
-    Fleets of more than 1500 devices are taken in stages (`optimizer.bound.crowd`), as chains with
-    one sum and without the price of the cohort. Every tangent of the round model, chain, bulk and
-    price of the cohort gives points below one and the same concave function, so they are all used
-    together. Source: own derivation.
+    (`optimizer.bound.programme`). An expected cohort that the programme would fall short of, and
+    noise above its limit, are priced into the cost; deadlines and limits of energy are left out,
+    which only lowers the bound. Fleets of more than 1500 devices are taken in stages
+    (`optimizer.bound.crowd`), as chains with one sum and without these prices. Every tangent of the
+    round model, chain, bulk and price of a bound gives points below one and the same concave
+    function, so they are all used together. Source: own derivation.
     """
     ranks = np.arange(problem.min_rank, problem.rank_cap.max() + 1)
     cap = np.searchsorted(ranks, problem.rank_cap)

@@ -1,6 +1,7 @@
 """Lower bounds: never above a plan, equal to closed forms, in step with units."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,7 +41,8 @@ def best_of_a_grid(problem, points=9):
         rank = np.array(k)
         time_s = problem.overhead_s + mass @ cohort_time(problem, rank, present)
         rounds = problem.rounds.rounds(problem.weight, problem.variance, rank / problem.rank, q)
-        least = min(least, float(np.min(rounds * time_s)))
+        calm = (problem.noise_shares(rank) / q).sum(axis=1) <= problem.noise_limit
+        least = min(least, float(np.min(np.where(calm, rounds * time_s, np.inf))))
     return least
 
 
@@ -340,6 +342,27 @@ def test_worse_plans_have_larger_gaps(make_problem, power_limited):
     assert 0 <= joint.gap <= uniform.gap
     assert uniform.gap >= (uniform.objective_s / joint.objective_s - 1) * (1 - 1e-9)
     assert np.isnan(solve(p, "uniform").gap)
+
+
+@settings(max_examples=8)
+@given(
+    seed=st.integers(0, 10_000),
+    share=st.floats(0.1, 0.9),
+    power_limited=st.booleans(),
+    model=st.sampled_from(MODELS),
+)
+def test_a_binding_noise_is_priced(make_problem, seed, share, power_limited, model):
+    """No plan within the limit is below the bound, which is tighter than that without a limit."""
+    free = make_problem(
+        2, seed, power_limited, rank=3, rank_cap=[3, 2], rounds=model, min_cohort=0.0
+    )
+    limit = share * solve(free).certificate.noise
+    p = replace(free, max_noise=limit)
+    plan = solve(p)
+    bound_s = lower_bound(p, plan.rank, plan.probability).value_s
+    assert bound_s <= min(best_of_a_grid(p), plan.objective_s) * (1 + 1e-9)
+    if plan.objective_s > 1.5 * solve(free).objective_s:
+        assert bound_s > lower_bound(free, plan.rank, plan.probability).value_s
 
 
 def test_a_binding_cohort_is_priced(make_problem):
