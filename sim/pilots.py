@@ -70,16 +70,23 @@ class Took:
 
 #: Shares of the global rank and expected cohorts of the pilots, in plans that are alike for all
 #: devices, or for either half of them. Low ranks go with larger cohorts: alone, a device of low
-#: rank and large weight moves the adapter further than the loss can bear. The last two of the first
-#: look for where that begins.
+#: rank and large weight moves the adapter further than the loss can bear. The second row looks for
+#: where that begins, the third is as sparse as good plans are: a model fitted to larger cohorts
+#: alone would promise too much there.
 _ALIKE = (
     *((5, 1.0), (2.5, 1.0), (5, 0.25), (2.5, 0.5), (10, 1.0), (10, 0.125), (10, 0.5)),
     *((2.5, 0.25), (2.5, 0.125)),
+    *((1.25, 1.0), (1.25, 0.5), (0.6, 1.0)),
 )
 _HALVES = ((5, 1.0, 0.125), (2.5, 1.0, 0.25))
-#: Expected cohorts, and the ranks' shares from the most to the least often sampled fifth, of plans
-#: whose probabilities spread over a decade.
-_SPREAD = ((5, (1.0,) * 5), (5, (1.0, 0.75, 0.5, 0.375, 0.25)), (5, (0.125, 0.25, 0.5, 1.0, 1.0)))
+#: Expected cohorts, decades over which probabilities spread, and the ranks' shares from the most to
+#: the least often sampled fifth.
+_SPREAD = (
+    (5, 1, (1.0,) * 5),
+    (5, 1, (1.0, 0.75, 0.5, 0.375, 0.25)),
+    (5, 1, (0.125, 0.25, 0.5, 1.0, 1.0)),
+    (2.5, 2, (1.0,) * 5),
+)
 #: The least that varies all that is fitted, with plans to spare.
 _QUICK = (
     "cohort 5, k/r 1",
@@ -87,8 +94,9 @@ _QUICK = (
     "cohort 2.5, k/r 1",
     "cohort 10, k/r 0.125",
     "cohort 2.5, k/r 0.25",
+    "cohort 1.25, k/r 1",
     "cohort 5, k/r 1 and 0.125",
-    "cohort 5 spread, k/r 1 to 0.25",
+    "cohort 5 over 1 decade, k/r 1 to 0.25",
 )
 
 
@@ -111,25 +119,25 @@ def design(system: System, quick: bool = False) -> tuple[Trial, ...]:
     order = np.argsort(streams.uniform(system.scenario.seed, "pilot order", np.arange(devices)))
     place = np.argsort(order)
 
-    def trial(label: str, cohort: float, ratio: NDArray[np.float64], spread: bool) -> Trial:
+    def trial(label: str, cohort: float, ratio: NDArray[np.float64], decades: float = 0) -> Trial:
         wanted = np.minimum(ratio * rank, problem.rank_cap)
         ranks = known[np.maximum(np.searchsorted(known, wanted, side="right") - 1, 0)]
-        shape = 10.0 ** -(place / max(devices - 1, 1) if spread else np.zeros(devices))
+        shape = 10.0 ** -(decades * place / max(devices - 1, 1))
         return Trial(label, ranks, np.minimum(1.0, shape * cohort / shape.sum()))
 
-    trials = [trial(f"cohort {m:g}, k/r {x:g}", m, np.full(devices, x), False) for m, x in _ALIKE]
+    trials = [trial(f"cohort {m:g}, k/r {x:g}", m, np.full(devices, x)) for m, x in _ALIKE]
     trials += [
-        trial(f"cohort {m:g}, k/r {x:g} and {y:g}", m, np.where(place % 2, x, y), False)
+        trial(f"cohort {m:g}, k/r {x:g} and {y:g}", m, np.where(place % 2, x, y))
         for m, x, y in _HALVES
     ]
     trials += [
         trial(
-            f"cohort {m:g} spread, k/r {x[0]:g} to {x[-1]:g}",
+            f"cohort {m:g} over {d:g} decade{'s' if d > 1 else ''}, k/r {x[0]:g} to {x[-1]:g}",
             m,
             np.array(x)[place * len(x) // devices],
-            True,
+            d,
         )
-        for m, x in _SPREAD
+        for m, d, x in _SPREAD
     ]
     distinct: dict[bytes, Trial] = {}
     for each in trials:

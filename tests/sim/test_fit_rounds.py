@@ -66,7 +66,7 @@ def test_a_lost_pilot_ends(tiny: Make) -> None:
 def test_design_varies_ranks_and_probabilities(tiny: Make) -> None:
     system = build_system(tiny({"fleet.devices": 30}))
     trials = design(system)
-    assert len(trials) == len({trial.label for trial in trials}) == 14
+    assert len(trials) == len({trial.label for trial in trials}) == 18
     for trial in trials:
         assert np.all((trial.rank >= 2) & (trial.rank <= 16))
         assert np.all((trial.probability > 0) & (trial.probability <= 1))
@@ -109,7 +109,7 @@ def test_the_model_behind_the_pilots_is_found(tiny: Make, known: Progress, tmp_p
     scenario, told = tiny({"fleet.devices": 30}), []
     result = fit_rounds(scenario, (1, 2, 3), tell=told.append)
     assert told[-1] == 1.0
-    assert len(result.ran) == len(told) == 42
+    assert len(result.ran) == len(told) == 54
     labels = ["cohort 2.5, k/r 0.5", "cohort 2.5, k/r 0.125"]
     assert [each.trial.label for each in result.missed] == labels * 3
     # The noisiest plan was lost; the next, which kept its loss, may be used.
@@ -129,7 +129,7 @@ def test_the_model_behind_the_pilots_is_found(tiny: Make, known: Progress, tmp_p
     write_csv(result, tmp_path / "pilots.csv")
     with (tmp_path / "pilots.csv").open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 42
+    assert len(rows) == 54
     for row, each in zip(rows, result.ran, strict=True):
         assert (row["plan"], int(row["seed"])) == (each.trial.label, each.seed)
         if each.reached:
@@ -146,7 +146,7 @@ def test_the_snippet_is_a_scenario_s_own_words(tiny_tree: Any, tiny: Make, tmp_p
     scenario = tiny({"fleet.devices": 30})
     result = fit_rounds(scenario, (1, 2))
     text = snippet(scenario, result)
-    assert "4 of 28 pilots short of it" in text
+    assert "4 of 36 pilots short of it" in text
     tree = {**tiny_tree, "policy": {**tiny_tree["policy"], **yaml.safe_load(text)["policy"]}}
     file = tmp_path / "with.yaml"
     file.write_text(yaml.safe_dump(tree), encoding="utf-8")
@@ -160,7 +160,7 @@ def test_the_snippet_is_a_scenario_s_own_words(tiny_tree: Any, tiny: Make, tmp_p
 def test_too_few_at_the_target_fail_the_run(tiny: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = Took(float("nan"), float("nan"), np.empty((0, 3)), True)
     monkeypatch.setattr(sim.fit_rounds, "run_pilot", lambda *_: nothing)
-    with pytest.raises(sim.fit_rounds.RunError, match=r"^0 of 7 pilots met the target"):
+    with pytest.raises(sim.fit_rounds.RunError, match=r"^0 of 8 pilots met the target"):
         fit_rounds(tiny({"fleet.devices": 30}), (1,), quick=True)
 
 
@@ -180,7 +180,7 @@ def test_the_command_trains_fits_and_writes(
     assert best["model"] in answer.out
     with table.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
-    assert len(rows) == 7
+    assert len(rows) == 8
     assert all(0 < float(row["rounds"]) < 8 for row in rows)
 
 
