@@ -1,19 +1,8 @@
-"""Sections on how a run goes: schedule, end, and what is measured."""
+"""Sections on how a run goes: when it ends, and what is measured."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from sim.sections.base import Count, Positive, Section
-
-
-class Synchronous(Section):
-    """Each round waits for its whole cohort."""
-
-    name: Literal["synchronous"] = "synchronous"
-    """synchronous"""
-    overhead_s: Positive = 0.1
-    """Signalling and aggregation per round (s)."""
 
 
 class Target(Section):

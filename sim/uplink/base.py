@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,10 @@ class Transfer:
         When the attempt first held some of the band; None before.
     sent_bits, used_hz_s, power_s
         What got through, bandwidth times time, and seconds at full power that take as much energy:
-        of the attempt, known once it has ended or was stopped.
+        of the attempt, known once it has ended or was stopped. An attempt of which everything got
+        through has `sent_bits` exactly equal to what it was to send.
+    owner
+        Whose it is; for whoever started it.
     """
 
     bits: float
@@ -39,6 +43,7 @@ class Transfer:
     sent_bits: float = 0.0
     used_hz_s: float = 0.0
     power_s: float = 0.0
+    owner: Any = None
 
 
 class Uplink(ABC):

@@ -1,0 +1,77 @@
+"""The network of a system: its uplinks, and what changes them in the course of time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from sim.clock import Clock
+from sim.network import Network, Process
+from sim.system import System
+from sim.timeline import Interval, Piece, Spectrum
+from sim.uplink import Transfer, Uplink, make_uplink
+
+
+def make_network(
+    system: System,
+    on_interval: Callable[[Interval], None],
+    on_spectrum: Callable[[Spectrum], None],
+    on_piece: Callable[[Piece], None] | None = None,
+) -> Network:
+    """The server, the devices' downlinks, and the uplinks of a system.
+
+    Parameters
+    ----------
+    system
+        What is simulated.
+    on_interval, on_spectrum, on_piece
+        As for `Network`.
+    """
+    scenario, world, clock = system.scenario, system.world, Clock()
+    radio, losses = scenario.radio, scenario.failures.losses
+    channel = world.fleet.channel
+
+    def uplink(
+        on_end: Callable[[Transfer], None],
+        on_change: Callable[[float, int], None],
+        on_piece: Callable[[Transfer, float, float, float, float], None] | None,
+    ) -> Uplink:
+        return make_uplink(
+            clock,
+            band_hz(),
+            on_end,
+            on_change,
+            on_piece,
+            rule=world.rule,
+            whole=world.whole,
+            reallocation_s=radio.reallocation_s,
+            links=None if channel.changes else channel.start.uplink,
+            constant_band=world.band is None,
+            batteries=scenario.fleet.battery,
+        )
+
+    def band_hz() -> float:
+        return radio.bandwidth_hz if world.band is None else system.band_hz(clock.now)
+
+    network = Network(
+        clock,
+        uplink,
+        radio.downlink_bandwidth_hz,
+        0.0 if losses is None else losses.backoff_s,
+        on_interval,
+        on_spectrum,
+        on_piece,
+    )
+    if world.band is not None:
+        clock.process(_band(network, system))
+    return network
+
+
+def _band(network: Network, system: System) -> Process:
+    """The uplink band of every cell, as it changes in the course of time."""
+    while True:
+        change_s = system.next_band_s(network.clock.now)
+        if not math.isfinite(change_s):
+            return
+        yield network.clock.at(change_s)
+        network.set_band(system.band_hz(change_s))
