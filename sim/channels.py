@@ -64,6 +64,8 @@ def make_network(
     )
     if world.band is not None:
         clock.process(_band(network, system))
+    if channel.radio.fading.kind == "block" and channel.radio.fades:
+        clock.process(_fading(network, system))
     return network
 
 
@@ -75,3 +77,12 @@ def _band(network: Network, system: System) -> Process:
             return
         yield network.clock.at(change_s)
         network.set_band(system.band_hz(change_s))
+
+
+def _fading(network: Network, system: System) -> Process:
+    """Fading blocks: whoever is sending when one begins has another link from then on."""
+    block_s, number = system.fleet.channel.radio.fading.block_s, 0
+    while True:
+        number += 1
+        yield network.clock.at(number * block_s)
+        network.relink(system.fleet.channel)

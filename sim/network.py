@@ -21,6 +21,7 @@ from sim.clock import Clock
 from sim.dispatch import Batch
 from sim.timeline import Interval, Outcome, Phase, Piece, Spectrum
 from sim.uplink import Transfer, Uplink
+from wireless.channel import Channel
 
 Process = Generator[simpy.Event, Any, None]
 
@@ -199,6 +200,14 @@ class Network:
         """Change the width of every uplink band from now on."""
         for uplink in self._uplinks.values():
             uplink.set_band(band_hz)
+
+    def relink(self, channel: Channel) -> None:
+        """Give everybody who is sending the link of the moment."""
+        for uplink in self._uplinks.values():
+            sending = uplink.sending
+            if sending:
+                device = np.array([transfer.owner.device for transfer in sending])
+                uplink.relink(sending, channel.at(device, self.clock.now).uplink)
 
     def finish(self) -> None:
         """Report what is in use at the end of the run."""
