@@ -77,4 +77,4 @@ class OneByOne:
         """Devices at which cumulated probabilities pass a share of their sum."""
         # The last step up is the last device that can be drawn, whatever rounding does.
         last = np.searchsorted(sums, sums[-1], side="left")
-        return np.minimum(np.searchsorted(sums, draw * sums[-1], side="right"), last)
+        return np.asarray(np.minimum(np.searchsorted(sums, draw * sums[-1], side="right"), last))
