@@ -7,21 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from fslora.batches import Batches, data_order
+from fslora.batches import Batches
 from fslora.data.dataset import Dataset
 from fslora.data.partition import Shards
-from fslora.evaluate import Evaluation, evaluate
+from fslora.evaluate import evaluate
 from fslora.grouping import TokenCost, plan_stacks
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, Layout, LoraSpec
 from fslora.methods.base import Job, Method, Slice, Update
+from fslora.order import job_rows
 from fslora.server import Server, ServerOptimizer
 from fslora.stack_training import StackTrainer
 from fslora.stacked import Stack, StackedModel
+from fslora.tasks import Evaluation
 
 #: Larger evaluation batches are no faster.
 _EVALUATED_AT_ONCE = 64
@@ -215,15 +216,6 @@ class Learner:
     def _token_cost(self) -> TokenCost:
         """Products of one token: two with each frozen weight, three with each trained number."""
         return TokenCost(4.0 * self.model.frozen_weights, 6.0 * self.model.layout.numbers_per_rank)
-
-
-def job_rows(
-    shards: Shards, length: NDArray[np.int64], local: LocalTraining, job: Job
-) -> NDArray[np.int64]:
-    """Example numbers a job trains on, (H, b) in order."""
-    shard = shards[job.device]
-    steps, batch = int(local.steps_of(len(shard))), int(local.batch_of(len(shard)))
-    return data_order(shard, length, job.key, steps, batch)
 
 
 def _narrowed(values: Tensor, rank: Sequence[int], axis: int) -> list[Tensor]:
