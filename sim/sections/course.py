@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Literal, Self
+
+from pydantic import model_validator
+
 from sim.sections.base import Count, Positive, Section
 
 
@@ -28,7 +32,21 @@ class Stop(Section):
 
 
 class Output(Section):
-    """What is measured on the way."""
+    """What is measured on the way, and how much of it is written."""
 
     evaluate_every: Count = 2
     """Rounds between evaluations; round 0 and the last are always evaluated."""
+    timeline: Literal["rounds", "devices", "full"] = "devices"
+    """What is written of the course of rounds: rounds, their totals alone; devices, what every
+    device did and the band in use; full, every span of constant band too."""
+    parquet: bool = False
+    """Whether the files on the course of rounds are written as Parquet, too."""
+
+    @model_validator(mode="after")
+    def _something_to_write(self) -> Self:
+        if self.parquet and self.timeline == "rounds":
+            raise ValueError(
+                "parquet = true: with timeline = 'rounds' there is nothing to write; set "
+                "output.timeline = devices or full"
+            )
+        return self
