@@ -18,7 +18,7 @@ from sim.timeline import Round
 from sim.updates import outcome, train_loss
 
 if TYPE_CHECKING:
-    from fslora.evaluate import Evaluation
+    from fslora.tasks import Evaluation
 
 
 class Course:
@@ -80,7 +80,7 @@ class Course:
     def merged(self, merge: Merge) -> bool:
         """Train and merge what has arrived, record it; tell whether to go on."""
         number, stop = merge.round, self._system.scenario.stop
-        expected_s = self._steering.plan.expected_round_s
+        expected_s: float | None = self._steering.plan.expected_round_s
         if self._system.scenario.schedule.name != "synchronous":
             expected_s = None  # what plans predict is rounds that wait for everybody
         before = self._learning.progress

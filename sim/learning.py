@@ -12,7 +12,7 @@ from sim.timeline import UpdateRow
 from sim.updates import update_rows
 
 if TYPE_CHECKING:
-    from fslora.evaluate import Evaluation
+    from fslora.tasks import Evaluation
     from fslora.trainer import Learner
 
 #: A held-out loss so many times the first one's is training that has run away.
@@ -80,7 +80,8 @@ class Training:
             rows = update_rows(number, updates, merge.weight)
         if self._asynchronous:
             learner.keep(number)
-            learner.release_before(merge.oldest)
+            for version in [each for each in learner.versions if each < merge.oldest]:
+                learner.release(version)
         return rows
 
     def evaluate(self, round_index: int) -> Evaluation:

@@ -88,8 +88,9 @@ class Round:
     """One row of `rounds.csv`; round 0 is the state before training.
 
     `expected_s` is predicted before the cohort is drawn, `cohort_s` after. `bytes_down` counts a
-    broadcast once. `queue_s` is the virtual queue of a policy that keeps one, after the round. What
-    was not measured is None.
+    broadcast once. `queue_s` is the virtual queue of a policy that keeps one, after the round.
+    `progress` is the share of the way to the target after it, where that is estimated. What was not
+    measured is None.
     """
 
     round: int
@@ -107,6 +108,7 @@ class Round:
     eval_loss: float | None = None
     eval_metric: float | None = None
     queue_s: float | None = None
+    progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
