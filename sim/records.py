@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fslora.data import label_histogram
 from optimizer import Plan, Problem
 from optimizer.share import expected_bandwidth
 from sim.errors import InputError
@@ -219,16 +218,14 @@ def tables_of(system: System) -> tuple[str, ...]:
     `output.timeline`. Devices and plans of large fleets are kept as Parquet.
     """
     left_out = set(COURSE["full"]) - set(COURSE[system.scenario.output.timeline])
-    if not system.workload.dataset.label_names:
+    if not system.workload.label_names:
         left_out.add("labels.csv")
     return tuple(name for name in TABLES if name not in left_out)
 
 
 def label_rows(system: System) -> list[LabelRow]:
     """Rows of `labels.csv`: every class of which a device holds examples."""
-    workload = system.workload
-    names = workload.dataset.label_names
-    table = label_histogram(workload.dataset.train, workload.shards, len(names))
+    names, table = system.workload.label_names, system.workload.label_counts()
     return [
         LabelRow(int(n), names[c], int(table[n, c])) for n, c in zip(*table.nonzero(), strict=True)
     ]
@@ -249,7 +246,7 @@ def device_columns(
         What each of the M did.
     """
     fleet, problem = system.fleet, system.problem
-    start, shards = fleet.channel.start, system.workload.shards
+    start = fleet.channel.start
     values = (
         device,
         problem.weight[device],
@@ -257,7 +254,7 @@ def device_columns(
         start.distance_m[device],
         start.path_loss_db[device] + start.shadowing_db[device],
         start.snr_db[device],
-        np.array([len(shards[n]) for n in device.tolist()], dtype=np.int64),
+        system.workload.samples[device],
         problem.rank_cap[device],
         activity.sampled,
         activity.completed,
