@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from sim.clock import Clock
 from sim.network import Network, Process
+from sim.sections.schedule import Asynchronous, Deadline, ScheduleChoice
 from sim.system import System
 from sim.timeline import Interval, Piece, Spectrum
 from sim.uplink import Transfer, Uplink, make_uplink
@@ -30,6 +31,7 @@ def make_network(
     scenario, world, clock = system.scenario, system.world, Clock()
     radio, losses = scenario.radio, scenario.failures.losses
     channel = world.fleet.channel
+    blocks = channel.radio.fading.kind == "block" and channel.radio.fades
 
     def uplink(
         on_end: Callable[[Transfer], None],
@@ -37,21 +39,18 @@ def make_network(
         on_piece: Callable[[Transfer, float, float, float, float], None] | None,
     ) -> Uplink:
         return make_uplink(
+            world.rule,
+            world.whole,
+            None if channel.changes else channel.start.uplink,
+            radio.reallocation_s,
             clock,
-            band_hz(),
+            system.band_hz(clock.now),
             on_end,
             on_change,
             on_piece,
-            rule=world.rule,
-            whole=world.whole,
-            reallocation_s=radio.reallocation_s,
-            links=None if channel.changes else channel.start.uplink,
-            constant_band=world.band is None,
-            batteries=scenario.fleet.battery,
+            constant=world.band is None and not blocks,
+            overlapping=_overlapping(scenario.schedule),
         )
-
-    def band_hz() -> float:
-        return radio.bandwidth_hz if world.band is None else system.band_hz(clock.now)
 
     network = Network(
         clock,
@@ -64,9 +63,15 @@ def make_network(
     )
     if world.band is not None:
         clock.process(_band(network, system))
-    if channel.radio.fading.kind == "block" and channel.radio.fades:
+    if blocks:
         clock.process(_fading(network, system))
     return network
+
+
+def _overlapping(schedule: ScheduleChoice) -> bool:
+    """Whether devices are sent out while others still are."""
+    late = isinstance(schedule, Deadline) and schedule.late == "discard"
+    return late or isinstance(schedule, Asynchronous)
 
 
 def _band(network: Network, system: System) -> Process:

@@ -20,7 +20,7 @@ import simpy
 from sim.clock import Clock
 from sim.dispatch import Batch
 from sim.timeline import Interval, Outcome, Phase, Piece, Spectrum
-from sim.uplink import Transfer, Uplink
+from sim.uplink import DividedUplink, Transfer, Uplink
 from wireless.channel import Channel
 
 Process = Generator[simpy.Event, Any, None]
@@ -112,6 +112,7 @@ class Network:
         self._on_piece = on_piece
         self._uplinks: dict[int, Uplink] = {}
         self._latest: dict[int, Spectrum] = {}
+        self._out: dict[Member, None] = {}
         self.on_end: Callable[[Member], None] = lambda _: None
 
     # The server.
@@ -176,6 +177,7 @@ class Network:
         ]
         for member in members:
             member.transfer.owner = member
+        self._out.update(dict.fromkeys(members))
         if batch.download_s.any():
             self.clock.process(self._downloads(batch, members))
         self.clock.process(self._computations(batch, members))
@@ -199,18 +201,26 @@ class Network:
     def set_band(self, band_hz: float) -> None:
         """Change the width of every uplink band from now on."""
         for uplink in self._uplinks.values():
+            assert isinstance(uplink, DividedUplink)
             uplink.set_band(band_hz)
 
     def relink(self, channel: Channel) -> None:
-        """Give everybody who is sending the link of the moment."""
-        for uplink in self._uplinks.values():
-            sending = uplink.sending
-            if sending:
-                device = np.array([transfer.owner.device for transfer in sending])
-                uplink.relink(sending, channel.at(device, self.clock.now).uplink)
+        """Give everybody who is out the link of the moment."""
+        by_cell: dict[int, list[Member]] = {}
+        for member in self._out:
+            by_cell.setdefault(int(member.batch.cell[member.place]), []).append(member)
+        for cell, members in by_cell.items():
+            uplink = self._uplinks[cell]
+            assert isinstance(uplink, DividedUplink)
+            device = np.array([member.device for member in members], dtype=np.int64)
+            link = channel.at(device, self.clock.now).uplink
+            uplink.relink([member.transfer for member in members], link)
 
     def finish(self) -> None:
-        """Report what is in use at the end of the run."""
+        """End what is still going on, and report what is in use."""
+        self.cancel(list(self._out))
+        for cell in list(self._latest):
+            self._change(cell, 0.0, 0)
         for row in self._latest.values():
             self._on_spectrum(row)
         self._latest.clear()
@@ -315,6 +325,7 @@ class Network:
             )
         )
         member.energy_j, member.end_s, member.outcome = energy, now_s, outcome
+        del self._out[member]
 
     def _stop_downloading(self, member: Member, start_s: float, outcome: Outcome) -> None:
         """A device that ends before it has its download: part of it, or nothing."""
@@ -336,6 +347,7 @@ class Network:
             )
         )
         member.end_s, member.outcome = now, outcome
+        del self._out[member]
 
     # Uploads.
 
@@ -419,6 +431,7 @@ class Network:
         member.energy_j += energy
         if outcome != "lost":
             member.outcome, member.end_s = outcome, now
+            del self._out[member]
 
     def _change(self, cell: int, band_hz: float, active: int) -> None:
         """Note what a cell uses from now on; of changes at one moment the last one holds."""
