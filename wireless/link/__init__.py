@@ -14,12 +14,15 @@ FadedLink           a psi(b/a), psi from a table                 a psi(inf)
 
 `make_link` picks the simplest that an efficiency and a fading ask for. A limit is reached only as
 b -> inf, except under link adaptation: below the lowest threshold nothing can be sent, so more
-than a certain band is of no use, and the limit is the rate over that band.
+than a certain band is of no use, and the limit is the rate over that band. `join` puts groups of
+devices together; `linear_efficiency` and `linear_power` tell whose link is linear over a band.
 """
 
 from wireless.link.base import LinearLink, Link
 from wireless.link.choice import make_link
 from wireless.link.faded import CappedLink, FadedLink
+from wireless.link.join import join
+from wireless.link.linear import linear_efficiency, linear_power
 from wireless.link.shannon import ErgodicRayleighLink, PowerLimitedLink
 
 __all__ = [
@@ -29,5 +32,8 @@ __all__ = [
     "LinearLink",
     "Link",
     "PowerLimitedLink",
+    "join",
+    "linear_efficiency",
+    "linear_power",
     "make_link",
 ]
