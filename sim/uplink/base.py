@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ class Transfer:
     sending
         Whether an attempt is under way.
     begin_s
-        When the attempt first held some of the band; None before.
+        When the attempt first held some of the band; None before, and if it was stopped at that
+        same moment.
     sent_bits, used_hz_s, power_s
         What got through, bandwidth times time, and seconds at full power that take as much energy:
         of the attempt, known once it has ended or was stopped.
@@ -39,6 +41,11 @@ class Transfer:
     sent_bits: float = 0.0
     used_hz_s: float = 0.0
     power_s: float = 0.0
+
+
+OnEnd = Callable[[Transfer], None]
+OnChange = Callable[[float, int], None]
+OnPiece = Callable[[Transfer, float, float, float, float], None]
 
 
 class Uplink(ABC):
@@ -65,12 +72,14 @@ class Uplink(ABC):
         self,
         clock: Clock,
         band_hz: float,
-        on_end: Callable[[Transfer], None],
-        on_change: Callable[[float, int], None],
-        on_piece: Callable[[Transfer, float, float, float, float], None] | None = None,
+        on_end: OnEnd,
+        on_change: OnChange,
+        on_piece: OnPiece | None = None,
     ) -> None:
         self._clock, self._band_hz = clock, band_hz
         self._on_end, self._on_change, self._on_piece = on_end, on_change, on_piece
+        # Transfers whose attempts have ended now, but of whom nobody has been told.
+        self._ended: deque[Transfer] = deque()
 
     @abstractmethod
     def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:
@@ -102,12 +111,36 @@ class Uplink(ABC):
             Not under way.
         bits
             The attempt ends once so many bits are through: the payload, or less if it is going to
-            be lost on the way.
+            be lost on the way, > 0. How the band is divided does not foresee the loss.
         power_s
             It ends no later than when it has taken so many seconds at full power, which is what is
-            left of the battery.
+            left of the battery, >= 0.
+
+        Raises
+        ------
+        ValueError
+            If the transfer is under way, or a value out of range.
         """
 
     @abstractmethod
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off now; `on_end` is not called."""
+
+    def _open(self, transfer: Transfer, bits: float, power_s: float) -> None:
+        """Check an attempt, and forget the one before."""
+        if transfer.sending:
+            raise ValueError("the transfer is under way already")
+        if not (0 < bits <= transfer.bits and power_s >= 0):
+            raise ValueError(
+                f"bits must be positive and at most {transfer.bits}, power_s not negative, got "
+                f"{bits} and {power_s}"
+            )
+        transfer.sending, transfer.begin_s = True, None
+        transfer.sent_bits = transfer.used_hz_s = transfer.power_s = 0.0
+
+    def _tell(self) -> None:
+        """Tell of the attempts that have ended; whoever hears of one may stop or start others."""
+        while self._ended:
+            transfer = self._ended.popleft()
+            transfer.sending = False
+            self._on_end(transfer)

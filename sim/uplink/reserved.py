@@ -1,0 +1,136 @@
+"""A band that is divided once, before the transfers begin: constant rates."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+
+import numpy as np
+
+from sim.clock import Clock
+from sim.uplink.alarm import Alarm
+from sim.uplink.attempts import Queue, SteadyAttempt, slack_s, steady
+from sim.uplink.base import FloatArray, OnChange, OnEnd, OnPiece, Transfer, Uplink
+from sim.uplink.total import Total
+from wireless.link import Link
+from wireless.spectrum import Rule, Whole
+
+
+class ReservedUplink(Uplink):
+    """Every attempt at the band that `prepare` has reserved for its transfer.
+
+    For a rule that reserves, as long as neither band nor links change and no two batches of
+    `prepare` are under way at once. Nobody's rate ever changes, so the end of an attempt is known
+    when it begins; a start and an end cost O(log active).
+
+    Parameters
+    ----------
+    rule, whole
+        How the band is divided, and rounded to whole resource blocks if it is.
+    clock, band_hz, on_end, on_change, on_piece
+        As of `Uplink`.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        whole: Whole | None,
+        clock: Clock,
+        band_hz: float,
+        on_end: OnEnd,
+        on_change: OnChange,
+        on_piece: OnPiece | None = None,
+    ) -> None:
+        super().__init__(clock, band_hz, on_end, on_change, on_piece)
+        self._rule, self._whole = rule, whole
+        self._numbers = count(1)
+        self._ends: Queue[SteadyAttempt] = Queue()
+        self._held, self._senders = Total(), 0
+        self._alarm = Alarm(clock, self._end)
+
+    def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:
+        """Reserve bands: see `Uplink.prepare`."""
+        band = reserved_hz(self._rule, self._whole, link, bits, ready_s, self._band_hz)
+        return steady(bits, band, link)
+
+    def start(self, transfer: Transfer, bits: float, power_s: float = math.inf) -> None:
+        """Begin an attempt: see `Uplink.start`.
+
+        Raises
+        ------
+        ValueError
+            If reservations of several batches exceed the band.
+        """
+        assert isinstance(transfer, SteadyAttempt)
+        self._open(transfer, bits, power_s)
+        now = self._clock.now
+        transfer.begin_s, transfer.number = now, next(self._numbers)
+        transfer.goal_bits, transfer.budget_s = bits, power_s
+        self._held.add(transfer.band_hz)
+        if self._held.value > self._band_hz * (1 + 1e-9):
+            raise ValueError("reservations of several batches exceed the band")
+        self._senders += 1
+        end_s = now + transfer.lasts_s
+        self._ends.push(end_s, transfer)
+        if end_s < self._alarm.due_s:
+            self._alarm.set(end_s)
+        self._on_change(self._held.value, self._senders)
+
+    def stop(self, transfer: Transfer) -> None:
+        """Cut an attempt off: see `Uplink.stop`."""
+        assert isinstance(transfer, SteadyAttempt)
+        self._close(transfer, ended=False)
+
+    def _end(self) -> None:
+        """End whoever is due, and wait for the next."""
+        now = self._clock.now
+        while (first := self._ends.first()) is not None:
+            end_s, _, transfer = first
+            assert transfer.begin_s is not None
+            if end_s - now > slack_s(now, transfer.begin_s):
+                self._alarm.set(end_s)
+                return
+            self._close(transfer, ended=True)
+            self._on_end(transfer)
+
+    def _close(self, transfer: SteadyAttempt, ended: bool) -> None:
+        """Count what an attempt has taken, and give its band back."""
+        begin_s, now = transfer.begin_s, self._clock.now
+        transfer.close(now, ended)
+        transfer.sending = False
+        if self._on_piece is not None and begin_s is not None and begin_s < now:
+            self._on_piece(transfer, begin_s, now, transfer.band_hz, transfer.rate_bps)
+        self._senders -= 1
+        if not self._senders:
+            self._ends.clear()
+            self._held.set(())
+        else:
+            self._held.add(-transfer.band_hz)
+            if self._held.worn:
+                self._held.set(each.band_hz for each in self._ends)
+        self._on_change(self._held.value, self._senders)
+
+
+def reserved_hz(
+    rule: Rule,
+    whole: Whole | None,
+    link: Link,
+    bits: FloatArray,
+    ready_s: FloatArray,
+    band_hz: float,
+) -> FloatArray:
+    """What a rule that reserves gives to devices that send out together, (M,) in Hz.
+
+    Parameters
+    ----------
+    rule, whole
+        How the band is divided, and rounded.
+    link, bits, ready_s
+        As of `Uplink.prepare`.
+    band_hz
+        Width of the band, > 0.
+    """
+    if not len(bits):
+        return np.zeros(0)
+    # Counted from the first one, times keep their digits.
+    return rule.transfers(ready_s - ready_s.min(), bits, link, band_hz, whole).bandwidth_hz
