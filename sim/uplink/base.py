@@ -52,11 +52,6 @@ OnChange = Callable[[float, int], None]
 OnPiece = Callable[[Transfer, float, float, float, float], None]
 
 
-OnEnd = Callable[[Transfer], None]
-OnChange = Callable[[float, int], None]
-OnPiece = Callable[[Transfer, float, float, float, float], None]
-
-
 class Uplink(ABC):
     """The uplink band of one cell, shared by all who have something to send.
 
