@@ -26,9 +26,13 @@ import simpy
 from sim.run import run
 from sim.scenario import Scenario
 
-#: Links that are linear over the whole band, so that virtual time applies: power in proportion to
-#: the band, and no fading.
-_LINEAR = {"power_control": {"p0_dbm": -110.0, "alpha": 0.8}, "fading": {"name": "none"}}
+#: Links that are linear over the whole band, so that virtual time applies: nearby devices whose
+#: power is in proportion to the band, and no fading.
+_LINEAR = {
+    "power_control": {"p0_dbm": -100.0, "alpha": 0.6},
+    "fading": {"name": "none"},
+    "cell_radius_m": 150.0,
+}
 
 
 @dataclass(frozen=True)

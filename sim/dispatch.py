@@ -103,6 +103,16 @@ class Batch:
         return self.heard_s + (self.after_s + self.compute_s)
 
     @property
+    def at_risk(self) -> bool:
+        """Whether uploads may break off: by loss, departure, or an empty battery."""
+        return bool(
+            self.delivered.shape[1] > 1
+            or (self.delivered < 1).any()
+            or np.isfinite(self.leaves_s).any()
+            or np.isfinite(self.charge_j).any()
+        )
+
+    @property
     def compute_j(self) -> FloatArray:
         """Energy (M,) of computing to the end."""
         return compute_energy_j(self.compute_w, self.compute_s)

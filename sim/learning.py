@@ -192,11 +192,10 @@ class Estimate:
             self.progress += per_unit * float(merge.weight.sum())
         return []
 
-    def evaluate(self, round_index: int) -> None:  # noqa: ARG002
+    def evaluate(self, round_index: int) -> None:
         """Nothing is measured."""
 
     def _per_unit(self) -> float | None:
         """Progress of a merge of weight one; None if the round model does not apply."""
         rounds = self._steering.plan.rounds
         return 1 / rounds if math.isfinite(rounds) and rounds > 0 else None
-

@@ -20,15 +20,15 @@ from sim.memory import Memory
 from sim.planning import make_plan, measure, with_norms
 from sim.progress import Step
 from sim.records import Records, new_folder, plan_summary
-from sim.scenario import Scenario
 from sim.saving import Saving, finished
+from sim.scenario import Scenario
 from sim.schedules import SCHEDULES
 from sim.sections.schedule import Asynchronous
 from sim.signals import stop_requests
 from sim.steering import Steering
 from sim.stopwatch import Stopwatch
 from sim.system import System, build_system
-from sim.timeline import Interval, Piece, Spectrum, UpdateRow
+from sim.timeline import Piece, UpdateRow
 
 if TYPE_CHECKING:
     from fslora.trainer import Learner
@@ -183,9 +183,7 @@ def _co_simulate(
     saving: Saving,
 ) -> Course:
     """Run the schedule until the stop rule holds."""
-    network = make_network(
-        system, records.interval, records.spectrum, _pieces(system, records)
-    )
+    network = make_network(system, records.interval, records.spectrum, _pieces(system, records))
     settle, save = network.finish, saving.after
     course = Course(system, steering, learning, records, watch, tell, settle, save)
     if course.begin():

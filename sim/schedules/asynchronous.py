@@ -254,5 +254,3 @@ class _Out:
     def _wake(self, event: Event) -> None:
         if not event.triggered:
             event.succeed()
-
-

@@ -30,5 +30,3 @@ def fedasync(network: Network, system: System, steering: Steering, on_merge: OnM
         return share, float(share[0]) if len(share) else None
 
     yield from run_asynchronously(network, system, steering, on_merge, Merging(1, weigh))
-
-
