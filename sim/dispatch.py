@@ -278,7 +278,7 @@ class Dispatcher:
         compute_w: FloatArray,
         charge_j: FloatArray,
     ) -> FloatArray:
-        """For how long devices (M,) could compute before they crash or their batteries are empty."""
+        """For how long devices (M,) could compute: until they crash, or are out of charge."""
         lives_s = np.divide(
             charge_j, compute_w, out=np.full(len(device), np.inf), where=compute_w > 0
         )
@@ -287,7 +287,7 @@ class Dispatcher:
             seed = self._system.scenario.seed
             crash_s = failures.crash_s(seed, device, dispatch, crashes.mean_s)
             lives_s = np.minimum(lives_s, crash_s)
-        return lives_s
+        return np.asarray(lives_s)
 
     def _delivered(self, device: NDArray[np.int64], dispatch: NDArray[np.int64]) -> FloatArray:
         """Shares (M, A) of the payload that attempts get through."""

@@ -148,9 +148,10 @@ class Remembered:
                 self._training.learner.restore(self._state)
             except ValueError as error:
                 raise InputError(f"the checkpoint does not fit the learner: {error}") from None
+        columns = (device, rank, merge.weight.tolist(), told)
         return [
-            UpdateRow(number, *who, weight, *each)
-            for *who, weight, each in zip(device, rank, merge.weight.tolist(), told, strict=True)
+            UpdateRow(number, n, k, weight, loss, norm)
+            for n, k, weight, (loss, norm) in zip(*columns, strict=True)
         ]
 
     def evaluate(self, round_index: int) -> Evaluation:

@@ -247,7 +247,9 @@ class Network:
 
     def _prepare(self, batch: Batch) -> tuple[Sequence[Uplink], Sequence[Transfer]]:
         """Bands and uploads (M,) of a batch."""
-        ready_s, uplinks, transfers = batch.ready_s, {}, {}
+        ready_s = batch.ready_s
+        uplinks: dict[int, Uplink] = {}
+        transfers: dict[int, Transfer] = {}
         for cell in np.unique(batch.cell).tolist():
             places = np.flatnonzero(batch.cell == cell)
             uplink = self._uplink(cell)
