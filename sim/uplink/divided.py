@@ -214,8 +214,8 @@ class DividedUplink(Uplink):
                 self._hold(self._state[_BAND])
         self._forced = self._relinked = False
         self._wait()
-        band = self._state[_BAND]
-        self._on_change(float(band.sum()), int(np.count_nonzero(band)))
+        held = self._state[_BAND].tolist()
+        self._on_change(math.fsum(held), len(held) - held.count(0.0))
         self._tell()
 
     def _end(self) -> None:
