@@ -131,6 +131,7 @@ class DividedUplink(Uplink):
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off: see `Uplink.stop`."""
         assert isinstance(transfer, _Divided)
+        self._check_open(transfer)
         if transfer in self._arrived:
             self._arrived.remove(transfer)
         elif transfer in self._ended:

@@ -325,8 +325,11 @@ def test_misuse_is_refused(name: str, way: type[Make]) -> None:
         with pytest.raises(ValueError, match="bits must be"):
             cell.start(0, part, power_s)
     cell.start(0)
-    with pytest.raises(ValueError, match="under way"):
+    with pytest.raises(ValueError, match="under way already"):
         cell.start(0)
+    cell.stop(0)
+    with pytest.raises(ValueError, match="not under way"):
+        cell.uplink.stop(cell.transfers[0])
 
 
 def test_reservations_of_two_batches_do_not_fit() -> None:
