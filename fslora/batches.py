@@ -1,4 +1,4 @@
-"""Which examples a device trains on in a round, and a cohort's examples as one stack."""
+"""The examples that a cohort trains on, as one stack."""
 
 from __future__ import annotations
 
@@ -11,39 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fslora.data.dataset import Examples
-
-
-def data_order(
-    shard: NDArray[np.int64], length: NDArray[np.int64], key: int, steps: int, batch: int
-) -> NDArray[np.int64]:
-    """Examples a device trains on: passes over its shard, each freshly shuffled.
-
-    Within a pass the drawn examples are ordered from long to short, so that a step holds examples
-    of like length and little of a batch is padding. Which examples are drawn does not depend on
-    their length.
-
-    Parameters
-    ----------
-    shard
-        Example numbers the device holds.
-    length
-        Tokens of every example, indexed by example number.
-    key
-        Seed of this device and dispatch.
-    steps, batch
-        H and b.
-
-    Returns
-    -------
-    array (H, b)
-    """
-    rng = np.random.default_rng((key, 1))
-    passes, left = [], steps * batch
-    while left > 0:
-        drawn = rng.permutation(shard)[:left]
-        passes.append(drawn[np.argsort(-length[drawn], kind="stable")])
-        left -= len(drawn)
-    return np.concatenate(passes).reshape(steps, batch)
 
 
 @dataclass(frozen=True, slots=True)

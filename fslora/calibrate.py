@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fslora.cost import count_cost
+from fslora.counting import count_cost
 from fslora.data.dataset import Dataset, Examples
 from fslora.local import LocalTraining
 from fslora.lora import Layout, LoraSpec, find_layout

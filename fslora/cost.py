@@ -1,38 +1,12 @@
-"""What one device's round costs, as a function of its rank: traffic, arithmetic, memory.
-
-Counted on the model's own shapes, not estimated by a formula: a training step of the model runs on
-tensors without storage while every matrix product and every tensor saved for the backward pass is
-added up. Both are exactly linear in the rank, so two ranks give the line. The arithmetic of one
-example is exactly quadratic in its length (once per example: heads; per token: layers; per pair of
-tokens: attention), what a rank adds is linear in it; so few lengths give the polynomial.
-"""
+"""What one device's round costs, as a function of its rank: traffic, arithmetic, memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.polynomial.polynomial import polyval
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
-from transformers import PreTrainedModel
-
-from fslora.dropout import Dropout
-from fslora.local import LocalTraining
-from fslora.lora import Adapter, Layout
-from fslora.losses import device_losses
-from fslora.methods.base import Method
-from fslora.models import blocks, enable_checkpointing, frozen_bytes
-from fslora.stacked import Stack, StackedModel
-from fslora.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +56,14 @@ class AdapterCost:
         )
         return np.asarray(fixed + np.asarray(rank) * per_rank)
 
+    def flops(self, rank: ArrayLike, powers: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The same for several examples, given the sums (3, ...) of 1, L and L^2 over them."""
+        fixed, per_rank = (
+            sum(each * power for each, power in zip(coefficients, powers, strict=False))
+            for coefficients in (self.flops_fixed, self.flops_per_rank)
+        )
+        return np.asarray(fixed + np.asarray(rank) * per_rank)
+
     def training_bytes(self, rank: int) -> int:
         """Memory that one device's training takes beside the frozen weights."""
         return self.training_bytes_fixed + rank * self.training_bytes_per_rank
@@ -92,237 +74,3 @@ class AdapterCost:
         spare = np.asarray(memory_bytes, dtype=np.float64) - held
         fits = np.floor(spare / self.training_bytes_per_rank)
         return np.clip(fits, 0, rank).astype(np.int64)
-
-
-def count_cost(
-    shape: PreTrainedModel,
-    layout: Layout,
-    method: Method,
-    local: LocalTraining,
-    length: int,
-    task: Task,
-    bits_per_number: int,
-    nf4: bool = False,
-    checkpointing: bool = False,
-    dropout: float = 0.0,
-) -> AdapterCost:
-    """Count training steps of the model's shape.
-
-    With checkpointing the arithmetic includes what is computed again, and memory is the blocks'
-    inputs plus all that the largest block saves.
-
-    Parameters
-    ----------
-    shape
-        The model on the `meta` device with eager attention (`fslora.models.shape_of`), in the
-        number format of its weights; it is changed in place and of no use afterwards.
-    layout, method
-        What is trained and sent.
-    local
-        Batch size and optimizer state.
-    length
-        Tokens of an example of full length.
-    task
-        Decides the loss.
-    bits_per_number
-        Size of a transferred number.
-    nf4
-        Whether the frozen linear layers hold 4-bit weights.
-    checkpointing
-        Whether blocks are checkpointed.
-    dropout
-        LoRA dropout, whose masks are saved.
-
-    Raises
-    ------
-    ModelError
-        If blocks cannot be checkpointed, or devices' rows be told apart.
-    """
-    frozen = frozen_bytes(shape, nf4)
-    adapters = [Adapter.fresh(shape, layout, k, 0, torch.float32) for k in (1, 2)]
-    model = StackedModel(shape, layout)
-    step = _Step(model, task, dropout, _mask_without_values(model, adapters[0], length))
-    saved_1, saved_2 = (
-        step.saved_bytes(each, local.batch, length, checkpointing) for each in adapters
-    )
-    if checkpointing:
-        enable_checkpointing(shape)
-    flops_fixed, flops_per_rank = _flops_by_length(step, adapters, max(length, 4))
-    # Factor, gradient and optimizer state, each in 4-byte numbers.
-    copies = 4 * local.state_copies
-    up, down = (
-        [numbers(layout, k) * bits_per_number for k in (0, 1)]
-        for numbers in (method.numbers_up, method.numbers_down)
-    )
-    return AdapterCost(
-        upload_bits_fixed=up[0],
-        upload_bits_per_rank=up[1] - up[0],
-        download_bits_fixed=down[0],
-        download_bits_per_rank=down[1] - down[0],
-        flops_fixed=flops_fixed,
-        flops_per_rank=flops_per_rank,
-        frozen_bytes=frozen,
-        training_bytes_fixed=2 * saved_1 - saved_2 + copies * layout.head_numbers,
-        training_bytes_per_rank=saved_2 - saved_1 + copies * layout.numbers_per_rank,
-    )
-
-
-def _flops_by_length(
-    step: _Step, adapters: Sequence[Adapter], length: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Coefficients of `AdapterCost.flops_fixed` and `flops_per_rank`, from ranks 1 and 2."""
-    lengths = (length // 4, length // 2, length)
-    one = [step.flops(adapters[0], n) for n in lengths]
-    two = [step.flops(adapters[1], n) for n in lengths[1:]]
-    constant, linear = _polynomial(lengths[1:], [b - a for a, b in zip(one[1:], two, strict=True)])
-    fixed = _polynomial(
-        lengths, [a - constant - linear * n for n, a in zip(lengths, one, strict=True)]
-    )
-    return tuple(float(value) for value in fixed), (float(constant), float(linear))
-
-
-def _polynomial(at: Sequence[int], values: Sequence[int | Fraction]) -> list[Fraction]:
-    """Coefficients, lowest power first, of the polynomial through the points; exact."""
-    x, value = at[0], Fraction(values[0])
-    if len(at) == 1:
-        return [value]
-    rest = [(v - value) / (t - x) for t, v in zip(at[1:], values[1:], strict=True)]
-    slopes = _polynomial(at[1:], rest)
-    powers = [Fraction(0), *slopes]
-    for power, slope in enumerate(slopes):
-        powers[power] -= x * slope
-    powers[0] += value
-    return powers
-
-
-def _mask_without_values(model: StackedModel, adapter: Adapter, length: int) -> bool:
-    """Whether the shape wants an attention mask.
-
-    Some architectures read the values of a mask, others, given none, those of the positions, and
-    tensors without storage have no values; so the form that passes is found by trying. Three
-    samples also show a layer that does not act on samples.
-    """
-    tokens = torch.zeros((3, length), dtype=torch.int64, device="meta")
-    lengths = torch.full((3,), length)
-    with model.using(Stack.whole(adapter, 1.0)):
-        try:
-            model.logits(tokens, lengths, masked=True)
-        except RuntimeError:
-            model.logits(tokens, lengths, masked=False)
-            return False
-    return True
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """A training step of one device, on tensors without storage."""
-
-    model: StackedModel
-    task: Task
-    dropout: float
-    masked: bool
-
-    def flops(self, adapter: Adapter, length: int) -> int:
-        """Floating-point operations for one example."""
-        with _Flops() as counter:
-            self._run(adapter, 1, length)
-        total: int = counter.total
-        return total
-
-    def saved_bytes(self, adapter: Adapter, batch: int, length: int, checkpointing: bool) -> int:
-        """Bytes saved for the backward pass; with checkpointing at their peak.
-
-        The step itself keeps everything; what a block saves is told apart by when it is saved.
-        """
-        resident = [*self.model.model.parameters(), *_parameters(adapter)]
-        saved = _Saved({tensor.untyped_storage()._cdata for tensor in resident})
-        with (
-            saved.by_block(blocks(self.model.model) if checkpointing else []),
-            torch.autograd.graph.saved_tensors_hooks(saved.keep, lambda tensor: tensor),
-        ):
-            self._run(adapter, batch, length)
-        return saved.peak_bytes()
-
-    def _run(self, adapter: Adapter, batch: int, length: int) -> None:
-        parameters = [parameter.requires_grad_(True) for parameter in _parameters(adapter)]
-        tokens = torch.zeros((batch, length), dtype=torch.int64, device="meta")
-        lengths = torch.full((batch,), length)
-        key = torch.zeros(1, dtype=torch.int64, device="meta")
-        dropout = Dropout(self.dropout, key) if self.dropout else None
-        with self.model.using(Stack.whole(adapter, 1.0), dropout):
-            logits = self.model.logits(tokens, lengths, self.masked)
-            labels = torch.zeros(batch, dtype=torch.int64, device="meta")
-            prompt = torch.ones(batch, dtype=torch.int64)
-            loss = device_losses(logits, tokens, lengths, prompt, labels, 1, self.task)
-            torch.autograd.grad(loss.sum(), parameters)
-
-
-class _Flops(TorchDispatchMode):
-    """Counts as `FlopCounterMode` does, which spends half its time on telling modules apart."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
-        return out
-
-
-class _Saved:
-    """Storages saved for the backward pass: outside of blocks, and per block.
-
-    What goes into a block is kept, so it counts outside.
-    """
-
-    def __init__(self, resident: set[int]) -> None:
-        self._known = resident
-        self._storages: list[torch.UntypedStorage] = []
-        self._bytes = [0]
-        self._block = 0
-
-    def keep(self, tensor: Tensor) -> Tensor:
-        """Count a tensor's storage, once."""
-        self._count(tensor, self._block)
-        return tensor
-
-    @contextmanager
-    def by_block(self, blocks: Sequence[nn.Module]) -> Iterator[None]:
-        """Count what is saved while one of these runs as that block's."""
-
-        def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            for value in tree_leaves((args, kwargs)):
-                if isinstance(value, Tensor):
-                    self._count(value, 0)
-            self._bytes.append(0)
-            self._block = len(self._bytes) - 1
-
-        def leave(*_: Any) -> None:
-            self._block = 0
-
-        handles = [block.register_forward_pre_hook(enter, with_kwargs=True) for block in blocks]
-        handles += [block.register_forward_hook(leave) for block in blocks]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def peak_bytes(self) -> int:
-        """Bytes outside of blocks and of the largest block."""
-        return self._bytes[0] + max(self._bytes[1:], default=0)
-
-    def _count(self, tensor: Tensor, block: int) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._known:
-            self._known.add(storage._cdata)
-            # Held, since the address of a freed one may return.
-            self._storages.append(storage)
-            self._bytes[block] += storage.nbytes()
-
-
-def _parameters(adapter: Adapter) -> list[Tensor]:
-    return [*adapter.a.values(), *adapter.b.values(), *adapter.head.values()]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -16,26 +15,11 @@ from torch.nn.functional import cross_entropy
 from fslora.data.dataset import Examples
 from fslora.losses import next_tokens, token_losses
 from fslora.stacked import Stack, StackedModel
+from fslora.tasks import Evaluation as Evaluation
 from fslora.tasks import Task
 
 #: Beyond this exponent no finite float is left.
 _LARGEST_EXPONENT = math.log(sys.float_info.max)
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Held-out quality.
-
-    Parameters
-    ----------
-    loss
-        Nats per predicted token or per example.
-    metrics
-        Every metric of the task by its name in `fslora.tasks.METRICS`.
-    """
-
-    loss: float
-    metrics: Mapping[str, float]
 
 
 @torch.no_grad()

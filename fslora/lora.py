@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
-import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+    from transformers.pytorch_utils import Conv1D
 
 #: Every linear layer except the output layer and the head, as in PEFT.
 ALL_LINEAR = "all-linear"
@@ -33,6 +34,10 @@ HEAD_NAMES = (
 
 class UnknownHead(ValueError):
     """A classifier whose head this project does not know."""
+
+
+class UnknownTarget(ValueError):
+    """A target that no linear layer of the model meets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +120,14 @@ def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout
 
     Raises
     ------
-    ValueError
+    UnknownTarget
         If a target matches no linear layer, or is no regular expression.
     UnknownHead
         If the head is under no known name.
     """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
     linear = {name: module for name, module in model.named_modules() if is_linear(module)}
     head_layers = {
         name: module
@@ -136,7 +144,7 @@ def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout
         output = model.get_output_embeddings()
         chosen = [name for name, module in body.items() if module is not output]
         if not chosen:
-            raise ValueError("the model has no linear layer that LoRA could adapt")
+            raise UnknownTarget("the model has no linear layer that LoRA could adapt")
     else:
         chosen = _named(list(body), targets)
     return Layout(
@@ -151,15 +159,20 @@ def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
     """Whether a module is a linear layer of either kind."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
     return isinstance(module, (nn.Linear, Conv1D))
 
 
 def linear_shape(layer: nn.Linear | Conv1D) -> tuple[int, int]:
     """d_in and d_out of a linear layer."""
+    from torch import nn
+
     return (
-        (layer.nx, layer.nf)
-        if isinstance(layer, Conv1D)
-        else (layer.in_features, layer.out_features)
+        (layer.in_features, layer.out_features)
+        if isinstance(layer, nn.Linear)
+        else (layer.nx, layer.nf)
     )
 
 
@@ -169,7 +182,7 @@ def _named(names: list[str], targets: Targets) -> list[str]:
         try:
             chosen = [name for name in names if re.fullmatch(targets, name)]
         except re.error as error:
-            raise ValueError(
+            raise UnknownTarget(
                 f"not a regular expression ({error}); give one, {ALL_LINEAR}, or a list of names"
             ) from None
         missing = [] if chosen else [targets]
@@ -179,7 +192,7 @@ def _named(names: list[str], targets: Targets) -> list[str]:
         chosen = [name for name in names if any(name in found for found in met.values())]
     if missing:
         known = sorted({name.rsplit(".", 1)[-1] for name in names})
-        raise ValueError(
+        raise UnknownTarget(
             f"no linear layer is named '{missing[0]}'; this model has {', '.join(known)}"
         )
     return chosen
@@ -212,6 +225,8 @@ class Adapter:
         cls, model: PreTrainedModel, layout: Layout, rank: int, seed: int, dtype: torch.dtype
     ) -> Adapter:
         """Starting point: A uniform in +-1/sqrt(d_in) as in PEFT, B zero, heads as loaded."""
+        import torch
+
         draws = torch.Generator().manual_seed(seed)
         a, b, head = {}, {}, {}
         for name, (d_in, d_out) in layout.layers.items():

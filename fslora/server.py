@@ -7,8 +7,9 @@ since its denominator is a function of the same draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal
 
 import torch
@@ -18,6 +19,11 @@ from fslora.lora import Adapter
 from fslora.methods.base import Method, Update
 
 ServerRule = Literal["plain", "momentum", "adam"]
+
+#: What a rule keeps from round to round, per number of the global state.
+_MOMENTS: Mapping[ServerRule, tuple[str, ...]] = MappingProxyType(
+    {"plain": (), "momentum": ("first",), "adam": ("first", "second")}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,23 +74,35 @@ class Server:
         The rule.
     method
         Merges updates into a state.
+    adapter
+        A state of the shape of those to come.
+
+    Attributes
+    ----------
+    moments
+        The optimizer's state: per moment of the rule, `first` and `second`, a tensor for each of
+        `named_tensors`; zeros at first.
     """
 
-    def __init__(self, optimizer: ServerOptimizer, method: Method) -> None:
+    def __init__(self, optimizer: ServerOptimizer, method: Method, adapter: Adapter) -> None:
         self._optimizer = optimizer
         self._method = method
-        self._first: dict[str, Tensor] = {}
-        self._second: dict[str, Tensor] = {}
+        self.moments: Mapping[str, dict[str, Tensor]] = {
+            moment: {
+                name: torch.zeros_like(value) for name, value in named_tensors(adapter).items()
+            }
+            for moment in _MOMENTS[optimizer.rule]
+        }
 
     def merge(self, adapter: Adapter, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Move the global state by the updates with aggregation weights v_n, in place."""
         if self._optimizer.is_plain_sum or not updates:
             self._method.merge(adapter, updates, weight)
             return
-        before = [value.clone() for value in _values(adapter).values()]
+        before = [value.clone() for value in named_tensors(adapter).values()]
         self._method.merge(adapter, updates, weight)
         moved = _moved(adapter, updates)
-        for (name, value), start in zip(_values(adapter).items(), before, strict=True):
+        for (name, value), start in zip(named_tensors(adapter).items(), before, strict=True):
             self._move(name, value, start, moved.get(name))
 
     def _move(self, name: str, value: Tensor, start: Tensor, moved: Tensor | None) -> None:
@@ -94,12 +112,12 @@ class Server:
         where = torch.ones_like(change, dtype=torch.bool) if moved is None else moved
         step = change
         if rule.rule != "plain":
-            first = self._first.setdefault(name, torch.zeros_like(change))
+            first = self.moments["first"][name]
             share = 1 - rule.momentum if rule.rule == "adam" else 1.0
             first.copy_(torch.where(where, rule.momentum * first + share * change, first))
             step = first
         if rule.rule == "adam":
-            second = self._second.setdefault(name, torch.zeros_like(change))
+            second = self.moments["second"][name]
             blend = rule.second_momentum * second + (1 - rule.second_momentum) * change.square()
             second.copy_(torch.where(where, blend, second))
             step = first / (second.sqrt() + rule.adaptivity)
@@ -107,8 +125,8 @@ class Server:
         value.copy_(torch.where(where, decayed + rule.learning_rate * step, start))
 
 
-def _values(adapter: Adapter) -> dict[str, Tensor]:
-    """Every tensor of the state under a name of its own."""
+def named_tensors(adapter: Adapter) -> dict[str, Tensor]:
+    """Every tensor of a state, not copied, under a name of its own: `a.LAYER`, `head.NAME`."""
     parts = (("a", adapter.a), ("b", adapter.b), ("head", adapter.head))
     return {f"{part}.{name}": value for part, values in parts for name, value in values.items()}
 

@@ -8,11 +8,13 @@ submatrices: nothing is masked and nothing of full rank is copied.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def draw_indices(key: int, layers: int, rank: int, sketch_rank: int) -> NDArray[np.int64]:
@@ -53,6 +55,8 @@ def pad_indices(indices: Sequence[NDArray[np.int64]], width: int) -> tuple[Tenso
         Indices (layers, M, k_max), zero where a device has no more ranks, and a boolean mask
         (M, k_max) of where it has.
     """
+    import torch
+
     layers = len(indices[0])
     padded = np.zeros((layers, len(indices), width), dtype=np.int64)
     real = np.zeros((len(indices), width), dtype=bool)
@@ -103,6 +107,8 @@ def scatter_add(
     weight
         Aggregation weight v_n.
     """
+    import torch
+
     ranks = torch.from_numpy(index).to(a.device)
     a.index_add_(0, ranks, delta_a, alpha=weight)
     b.index_add_(1, ranks, delta_b, alpha=weight)

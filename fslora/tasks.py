@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
@@ -17,3 +18,19 @@ METRICS: Mapping[Task, Mapping[str, bool]] = MappingProxyType(
         "classification": MappingProxyType({"accuracy": True, "macro_f1": True, "matthews": True}),
     }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Held-out quality.
+
+    Parameters
+    ----------
+    loss
+        Nats per predicted token or per example.
+    metrics
+        Every metric of the task by its name in `METRICS`.
+    """
+
+    loss: float
+    metrics: Mapping[str, float]

@@ -1,27 +1,33 @@
-"""The learner: global state, devices' data, and one round of real training."""
+"""The learner: global state, devices' data, and one round of real training.
+
+Devices that are not waited for train from the version of the global state that was current when
+they were sent out, so the learner can keep versions. All that training changes can be taken out of
+a learner and put into another one that was started alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from fslora.batches import Batches, data_order
+from fslora.batches import Batches
 from fslora.data.dataset import Dataset
 from fslora.data.partition import Shards
-from fslora.evaluate import Evaluation, evaluate
+from fslora.evaluate import evaluate
 from fslora.grouping import TokenCost, plan_stacks
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, Layout, LoraSpec
 from fslora.methods.base import Job, Method, Slice, Update
-from fslora.server import Server, ServerOptimizer
+from fslora.order import job_rows
+from fslora.server import Server, ServerOptimizer, named_tensors
 from fslora.stack_training import StackTrainer
 from fslora.stacked import Stack, StackedModel
+from fslora.tasks import Evaluation
 
 #: Larger evaluation batches are no faster.
 _EVALUATED_AT_ONCE = 64
@@ -29,6 +35,10 @@ _EVALUATED_AT_ONCE = 64
 
 class Diverged(ArithmeticError):
     """Training produced a loss that is not a finite number."""
+
+
+class StateError(ValueError):
+    """Tensors that are not the state of this learner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +63,8 @@ class Learner:
         Number format of transfers; what a device gets and sends is rounded to it.
     at_once
         Devices trained in one stack; a larger cohort is cut into pieces of at most this size.
+    versions
+        Kept versions of the global state by their numbers, each a copy.
     """
 
     model: StackedModel
@@ -66,6 +78,7 @@ class Learner:
     stacks: StackTrainer
     wire: torch.dtype
     at_once: int
+    versions: dict[int, Adapter] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -96,14 +109,22 @@ class Learner:
             lora,
             local,
             method,
-            Server(server or ServerOptimizer(), method),
+            Server(server or ServerOptimizer(), method, adapter),
             StackTrainer(model, lora, local, dataset.task, dtype),
             wire,
             at_once,
         )
 
-    def train(self, jobs: Sequence[Job]) -> list[Update]:
-        """Train the jobs' devices, stacked, from the present global state.
+    def train(self, jobs: Sequence[Job], versions: Sequence[int] | None = None) -> list[Update]:
+        """Train the jobs' devices, stacked; the global state is left as it is.
+
+        Parameters
+        ----------
+        jobs
+            What is trained.
+        versions
+            Kept version that each job starts from, jobs of one version being stacked; None for the
+            present global state.
 
         Returns
         -------
@@ -114,7 +135,95 @@ class Learner:
         ------
         Diverged
             If a device's loss or change is not finite.
+        ValueError
+            If a version is not kept.
         """
+        if versions is None:
+            return self._train_from(self.adapter, jobs)
+        places: dict[int, list[int]] = {}
+        for place, (_, version) in enumerate(zip(jobs, versions, strict=True)):
+            places.setdefault(version, []).append(place)
+        updates: dict[int, Update] = {}
+        for version, group in places.items():
+            trained = self._train_from(self._kept(version), [jobs[place] for place in group])
+            updates.update(zip(group, trained, strict=True))
+        return [updates[place] for place in range(len(jobs))]
+
+    def keep(self, version: int) -> None:
+        """Remember the present global state under a number, at least 0, that is not in use."""
+        if version < 0 or version in self.versions:
+            raise ValueError(f"version {version} is kept already, or negative")
+        parts = (self.adapter.a, self.adapter.b, self.adapter.head)
+        self.versions[version] = Adapter(
+            *({name: value.clone() for name, value in part.items()} for part in parts)
+        )
+
+    def release(self, version: int) -> None:
+        """Forget a kept version."""
+        self._kept(version)
+        del self.versions[version]
+
+    def mix(self, version: int, share: float) -> None:
+        """Move the global state towards a kept version: X <- (1 - share) X + share X_version.
+
+        `aggregate` of an update trained from that version, with the weight `share`, then completes
+        FedAsync's step (arXiv 1903.03934) where the server adds plain sums:
+        (1 - alpha) X + alpha (X_version + delta). Other server optimizers take alpha delta for
+        their pseudo-gradient and do not see the mixing.
+        """
+        kept = named_tensors(self._kept(version))
+        for name, value in named_tensors(self.adapter).items():
+            # Exact at both ends, and where the version is the present state.
+            value.lerp_(kept[name], share)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that training has changed, copied to the CPU.
+
+        Returns
+        -------
+        dict
+            Tensors by flat names, with TENSOR as in `named_tensors`: `adapter.TENSOR`, for each
+            moment of the server `first.TENSOR` and `second.TENSOR`, and for every kept version
+            `version.NUMBER.TENSOR`.
+        """
+        return {
+            f"{part}.{name}": value.detach().to("cpu", copy=True)
+            for part, values in self._parts().items()
+            for name, value in values.items()
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to where a learner that was started alike gave its `state`, to the bit.
+
+        Raises
+        ------
+        StateError
+            If tensors are missing, unknown, or of another shape or number format; nothing has
+            been changed then.
+        """
+        shapes = named_tensors(self.adapter)
+        found = (name.split(".")[1] for name in state if name.startswith("version."))
+        numbers = sorted({int(number) for number in found if number.isdecimal()})
+        parts = ["adapter", *self.server.moments, *(f"version.{number}" for number in numbers)]
+        _check(state, {f"{part}.{name}": value for part in parts for name, value in shapes.items()})
+        self.versions.clear()
+        for number in numbers:
+            self.keep(number)
+        for part, values in self._parts().items():
+            for name, value in values.items():
+                value.copy_(state[f"{part}.{name}"])
+
+    def _parts(self) -> dict[str, Mapping[str, Tensor]]:
+        """What `state` holds, not copied: tensors by name, by part."""
+        versions = {f"version.{n}": named_tensors(kept) for n, kept in self.versions.items()}
+        return {"adapter": named_tensors(self.adapter), **self.server.moments, **versions}
+
+    def _kept(self, version: int) -> Adapter:
+        if version not in self.versions:
+            raise ValueError(f"version {version} is not kept")
+        return self.versions[version]
+
+    def _train_from(self, adapter: Adapter, jobs: Sequence[Job]) -> list[Update]:
         if not jobs:
             return []
         held = np.array([len(self.shards[job.device]) for job in jobs])
@@ -128,7 +237,7 @@ class Learner:
         )
         updates: dict[int, Update] = {}
         for stack in stacks:
-            trained = self._train_stack([jobs[place] for place in stack])
+            trained = self._train_stack(adapter, [jobs[place] for place in stack])
             updates.update(zip(stack.tolist(), trained, strict=True))
         return [updates[place] for place in range(len(jobs))]
 
@@ -166,10 +275,10 @@ class Learner:
         """Step size of a job, by the round it was dispatched in."""
         return self.local.learning_rate * self.local.schedule.factor(job.round)
 
-    def _train_stack(self, jobs: Sequence[Job]) -> list[Update]:
+    def _train_stack(self, adapter: Adapter, jobs: Sequence[Job]) -> list[Update]:
         slices = self.slices(jobs)
         delta, loss = self.stacks.train(
-            self.adapter,
+            adapter,
             slices,
             self.batches(jobs),
             [job.key for job in jobs],
@@ -217,13 +326,18 @@ class Learner:
         return TokenCost(4.0 * self.model.frozen_weights, 6.0 * self.model.layout.numbers_per_rank)
 
 
-def job_rows(
-    shards: Shards, length: NDArray[np.int64], local: LocalTraining, job: Job
-) -> NDArray[np.int64]:
-    """Example numbers a job trains on, (H, b) in order."""
-    shard = shards[job.device]
-    steps, batch = int(local.steps_of(len(shard))), int(local.batch_of(len(shard)))
-    return data_order(shard, length, job.key, steps, batch)
+def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Refuse a state whose tensors are not of the wanted names, shapes and number formats."""
+    for name in sorted(wanted.keys() ^ state.keys()):
+        word = "is missing" if name in wanted else "is not part of this learner"
+        raise StateError(f"tensor {name} {word}")
+    for name, value in wanted.items():
+        found = state[name]
+        if found.shape != value.shape or found.dtype != value.dtype:
+            raise StateError(
+                f"tensor {name} is {tuple(found.shape)} in {found.dtype}, "
+                f"wanted {tuple(value.shape)} in {value.dtype}"
+            )
 
 
 def _narrowed(values: Tensor, rank: Sequence[int], axis: int) -> list[Tensor]:

@@ -51,6 +51,7 @@ def _models() -> list[tuple[str, str]]:
 def _data() -> list[tuple[str, str]]:
     return [
         ("builtin:stdlib", "source of ten standard-library packages of this interpreter"),
+        ("builtin:synthetic", "numbers of examples without text, where training is left out"),
         ("FILE.csv, FILE.jsonl", "text, and optionally class and group, by column"),
         ("datasets:NAME", "a data set of the datasets library (extra `datasets`)"),
     ]

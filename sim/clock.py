@@ -5,10 +5,10 @@ from __future__ import annotations
 from heapq import heappush
 
 import simpy
-from simpy.events import NORMAL, Event
+from simpy.events import NORMAL, Event, EventPriority
 
 #: After everything else that happens at a moment: SimPy's own priorities are 0 and 1.
-_LAST = NORMAL + 1
+_LAST = EventPriority(NORMAL + 1)
 
 
 class Clock(simpy.Environment):
@@ -29,7 +29,7 @@ class Clock(simpy.Environment):
         """An event now, once everything else has happened that happens at this moment."""
         return self._put(self._now, _LAST)
 
-    def _put(self, time_s: float, priority: int) -> Event:
+    def _put(self, time_s: float, priority: EventPriority) -> Event:
         if not time_s >= self._now:
             raise ValueError(f"time_s = {time_s} is before the present, {self._now}")
         event = Event(self)

@@ -1,264 +1,253 @@
-"""Who takes part in a round, over which links, and for how long: the facts that events play out.
+"""Devices sent out together, over which links, and for how long: the facts that events play out.
 
-The event engine and the verification both open rounds here; how the uplink band is then shared they
-find out each in its own way.
+Everything here is a function of (device, how often it was dispatched, time); how the uplink bands
+are then shared, and what that does to each upload, is found out by events.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fslora.methods import Job
 from optimizer import Cohort
 from optimizer.problem import in_turn
 from sim.errors import RunError
-from sim.steering import Steering
 from sim.system import System, mean_power_dbm
-from wireless import streams
+from wireless import failures, streams
 from wireless.availability import AlwaysOn
 from wireless.battery import Battery
 from wireless.channel import LinkState
 from wireless.compute import compute_jitter, compute_time_s, throttled_time_s
 from wireless.energy import compute_energy_j, uplink_energy_j
 from wireless.link import Link
-from wireless.spectrum import Transfers
+
+FloatArray = NDArray[np.float64]
 
 #: Devices that are asked at once whether anybody is there.
 _FEW = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatch:
-    """One device's part of one round.
-
-    Parameters
-    ----------
-    round, device, cell
-        Who, when, and from which base station.
-    download_s, download_bytes, download_bps
-        Its own download, if the server does not broadcast: duration, payload and rate.
-    compute_s, compute_j
-        Duration and energy of its local training.
-    upload_bytes
-        Payload of its upload.
-    tx_power_dbm
-        Power of its transmitter while it sends at full power, averaged over the uplink's share of
-        the time.
-    """
-
-    round: int
-    device: int
-    cell: int
-    download_s: float
-    download_bytes: int
-    download_bps: float
-    compute_s: float
-    compute_j: float
-    upload_bytes: int
-    tx_power_dbm: float
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A round about to run.
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """M devices that are sent out together, and what their part is going to be.
 
     Parameters
     ----------
     round
-        Its number.
-    plan_s, wait_s
-        Time that planning it takes, and then until there is anybody, and a band.
-    band_hz
-        Uplink band of a cell.
-    cohort
-        Who will complete, at which rank and aggregation weight.
-    jobs, dispatches
-        What they train, and what it costs.
-    link
-        Their uplinks.
-    ready_s
-        (M,) when each is ready to send, in seconds after the broadcast.
+        The round, or the next merge, at whose beginning they were sent out.
+    device, rank, weight
+        (M,) who, at which rank, with which aggregation weight.
+    key
+        (M,) seeds of their jobs.
+    cell, link
+        (M,) base stations, and the uplinks to them.
+    sent_s, heard_s
+        Simulated seconds at which they were sent for, and at which the first downloads begin or the
+        broadcast has been received.
+    download_s, download_bytes, download_bps
+        (M,) duration, payload and rate of their own downloads; zeros after a broadcast.
+    after_s, compute_s
+        (M,) seconds after `heard_s` at which they begin to compute, and for how long they do.
+    compute_w, transmit_w
+        (M,) powers drawn while computing, and radiated at full power, averaged over the uplink's
+        share of the time.
     bits
-        (M,) what each sends.
-    dropped
-        Devices that the broadcast reaches, but that fading keeps from sending.
-    transfers
-        The uploads of each cell's members by the rule's own formula, with the members' positions
-        in the cohort; times as `ready_s`.
+        (M,) what they send.
+    fails_s
+        (M,) simulated seconds at which they fail before they are ready; infinite if they do not.
+    leaves_s
+        (M,) simulated seconds at which they go away; infinite if never.
+    charge_j
+        (M,) what their batteries hold at the start.
+    delivered
+        (M, A) share of the payload that each attempt of an upload gets through.
     """
 
     round: int
-    plan_s: float
-    wait_s: float
-    band_hz: float
-    cohort: Cohort
-    jobs: tuple[Job, ...]
-    dispatches: tuple[Dispatch, ...]
+    device: NDArray[np.int64]
+    rank: NDArray[np.int64]
+    weight: FloatArray
+    key: NDArray[np.int64]
+    cell: NDArray[np.int64]
     link: Link
-    ready_s: NDArray[np.float64]
-    bits: NDArray[np.float64]
-    dropped: NDArray[np.int64]
-    transfers: tuple[tuple[NDArray[np.intp], Transfers], ...]
+    sent_s: float
+    heard_s: float
+    download_s: FloatArray
+    download_bytes: NDArray[np.int64]
+    download_bps: FloatArray
+    after_s: FloatArray
+    compute_s: FloatArray
+    compute_w: FloatArray
+    transmit_w: FloatArray
+    bits: FloatArray
+    fails_s: FloatArray
+    leaves_s: FloatArray
+    charge_j: FloatArray
+    delivered: FloatArray
+
+    def __len__(self) -> int:
+        """Return the number of devices M."""
+        return len(self.device)
 
     @property
-    def finish_s(self) -> float:
-        """When the last upload ends, in seconds after the broadcast; 0 for an empty cohort."""
-        return max((each.end_s for _, each in self.transfers), default=0.0)
+    def start_s(self) -> FloatArray:
+        """Simulated seconds (M,) at which they begin to compute."""
+        return self.heard_s + self.after_s
 
     @property
-    def sampled(self) -> int:
-        """Number of devices that the plan drew and that were there."""
-        return len(self.jobs) + len(self.dropped)
+    def ready_s(self) -> FloatArray:
+        """Simulated seconds (M,) at which they are ready to send, if they do not fail before."""
+        return self.heard_s + (self.after_s + self.compute_s)
 
-
-def cohort_s(system: System, opened: Opened) -> float:
-    """Duration of a round by formula, with the time of planning it and of waiting."""
-    overhead_s = system.scenario.schedule.overhead_s
-    return opened.plan_s + opened.wait_s + system.broadcast_s + opened.finish_s + overhead_s
+    @property
+    def compute_j(self) -> FloatArray:
+        """Energy (M,) of computing to the end."""
+        return compute_energy_j(self.compute_w, self.compute_s)
 
 
 class Dispatcher:
-    """Opens one round after the other; remembers how often devices trained and what is left.
+    """Sends devices out; knows how often each was, who is out, and what batteries hold.
 
     Parameters
     ----------
     system
         What is simulated.
-    steering
-        Who is sampled, at which rank.
     """
 
-    def __init__(self, system: System, steering: Steering) -> None:
-        self._system, self._steering = system, steering
-        self._dispatched = np.zeros(len(system.fleet), dtype=np.int64)
-        self._battery = Battery(system.battery_j)
+    def __init__(self, system: System) -> None:
+        devices = len(system.fleet)
+        self._system = system
+        self._dispatched = np.zeros(devices, dtype=np.int64)
+        self._out = np.zeros(devices, dtype=np.bool_)
+        self._battery = Battery(system.battery_j) if system.scenario.fleet.battery else None
+        self._steps = system.workload.steps
+        self._transmit_w = _watts(mean_power_dbm(system.world, system.scenario.radio.uplink_share))
 
-    def open(self, round_index: int, now_s: float) -> Opened:
-        """Draw the cohort of a round and find out what its part will be.
+    def free(self, device: NDArray[np.int64], time_s: float) -> NDArray[np.bool_]:
+        """Which of some devices (M,) are there, charged, and not out already."""
+        free = self._system.world.availability.available(device, time_s) & ~self._out[device]
+        if self._battery is not None:
+            free &= ~self._battery.empty[device]
+        return free
+
+    def send_out(
+        self,
+        round_index: int,
+        cohort: Cohort,
+        state: LinkState,
+        start_s: float,
+        heard_s: float,
+        behind_s: FloatArray | None = None,
+    ) -> Batch:
+        """Find out what the part of some devices will be, and count them as out.
 
         A job's draws are keyed by how often its device was dispatched before, so a device's m-th
-        job trains on the same data whatever the policy.
+        job trains on the same data whatever the policy and the schedule.
+
+        Parameters
+        ----------
+        round_index
+            Round that they are sent out in.
+        cohort
+            The devices, all of them free.
+        state
+            Their links.
+        start_s, heard_s
+            Simulated seconds at which they are sent for, and at which the broadcast has been
+            received or the first download begins.
+        behind_s
+            (M,) seconds for which the downlinks of their cells are still busy with others.
 
         Raises
         ------
         RunError
-            If nobody will take part again, or a device would never end its training.
+            If a device would never end its training.
         """
-        system = self._system
-        world, scenario = system.world, system.scenario
-        plan_s = self._steering.planning_s
-        start_s = self._first_chance(now_s + plan_s)
-        if start_s is None:
-            raise RunError("no device is ever there, charged, and with a band to send in")
-        drawn = self._steering.draw(round_index)
-        there = ~self._battery.empty[drawn.device]
-        there &= world.availability.available(drawn.device, start_s)
-        reached = drawn.only(there)
-        state = world.fleet.channel.at(reached.device, start_s)
-        weight = self._steering.corrected(reached.device, reached.weight, state.sends_probability)
-        reached = replace(reached, weight=weight)
-        cohort, state = reached.only(~state.outage), state.take(~state.outage)
-        device = cohort.device
-        jobs = tuple(
-            Job(
-                int(n),
-                int(rank),
-                streams.key(scenario.seed, "job", n, self._dispatched[n]),
-                round_index,
-            )
-            for n, rank in zip(device, cohort.rank, strict=True)
-        )
+        system, device = self._system, cohort.device
+        seed, dispatch = system.scenario.seed, self._dispatched[device]
+        key = streams.keys(seed, "job", device, dispatch)
         download_s, download_bytes, download_bps = self._downloads(cohort, state.downlink)
-        heard_s = in_turn(download_s, state.cell)
-        compute_s = self._compute_s(jobs, start_s + system.broadcast_s + heard_s)
-        ready_s = heard_s + compute_s
-        bits = system.workload.cost.upload_bits(cohort.rank)
-        band_hz = self._band_hz(start_s)
-        transfers = self._transfers(state, ready_s, bits, band_hz)
-        compute_j = compute_energy_j(world.fleet.compute_power_w[device], compute_s)
+        after_s = in_turn(download_s, state.cell)
+        if behind_s is not None:
+            after_s = after_s + behind_s
+        compute_s = self._compute_s(cohort, key, dispatch, heard_s + after_s)
+        charge_j = np.full(len(device), np.inf)
+        if self._battery is not None:
+            charge_j = self._battery.left_j[device]
+        leaves_s = np.full(len(device), np.inf)
+        if system.scenario.failures.departures:
+            leaves_s = system.world.availability.next_unavailable(device, start_s)
+        compute_w = system.fleet.compute_power_w[device]
+        lives_s = self._lives_s(device, dispatch, compute_w, charge_j)
+        begin_s = heard_s + after_s
+        # Whoever goes away during its download is missed when it should begin to compute.
+        fails_s = np.maximum(np.minimum(begin_s + lives_s, leaves_s), begin_s)
+        fails_s[(lives_s >= compute_s) & (leaves_s >= begin_s + compute_s)] = np.inf
         self._dispatched[device] += 1
-        self._battery = self._battery.spend(device, compute_j)
-        power_dbm = mean_power_dbm(world, scenario.radio.uplink_share)[device]
-        for members, sent in transfers:
-            upload_j = uplink_energy_j(power_dbm[members], sent.power_s)
-            self._battery = self._battery.spend(device[members], upload_j)
-        return Opened(
+        self._out[device] = True
+        return Batch(
             round_index,
-            plan_s,
-            start_s - (now_s + plan_s),
-            band_hz,
-            cohort,
-            jobs,
-            tuple(
-                Dispatch(
-                    round_index,
-                    job.device,
-                    int(state.cell[m]),
-                    float(download_s[m]),
-                    int(download_bytes[m]),
-                    float(download_bps[m]),
-                    float(compute_s[m]),
-                    float(compute_j[m]),
-                    int(bits[m]) // 8,
-                    float(power_dbm[m]),
-                )
-                for m, job in enumerate(jobs)
-            ),
+            device,
+            cohort.rank,
+            cohort.weight,
+            key,
+            state.cell,
             state.uplink,
-            ready_s,
-            bits,
-            reached.device[~np.isin(reached.device, device)],
-            transfers,
+            start_s,
+            heard_s,
+            download_s,
+            download_bytes,
+            download_bps,
+            after_s,
+            compute_s,
+            compute_w,
+            self._transmit_w[device],
+            system.workload.cost.upload_bits(cohort.rank),
+            fails_s,
+            leaves_s,
+            charge_j,
+            self._delivered(device, dispatch),
         )
 
-    def deserted(self, now_s: float) -> bool:
-        """Whether nobody will take part from a moment on."""
-        return self._first_chance(now_s) is None
+    def came_back(self, device: NDArray[np.int64], energy_j: FloatArray) -> None:
+        """Count devices (M,) as free again, with what they have spent."""
+        self._out[device] = False
+        if self._battery is not None:
+            self._battery = self._battery.spend(device, energy_j)
 
-    def _transfers(
-        self,
-        state: LinkState,
-        ready_s: NDArray[np.float64],
-        bits: NDArray[np.float64],
-        band_hz: float,
-    ) -> tuple[tuple[NDArray[np.intp], Transfers], ...]:
-        """Uploads of each cell's members by the rule's own formula."""
-        world, found = self._system.world, []
-        for cell in np.unique(state.cell):
-            members = np.flatnonzero(state.cell == cell)
-            link = state.uplink.take(members)
-            try:
-                sent = world.rule.transfers(
-                    ready_s[members], bits[members], link, band_hz, world.whole
-                )
-            except ValueError as error:
-                if world.whole is None:
-                    raise
-                raise RunError(
-                    f"radio.block_hz: {len(members)} devices share {band_hz:g} Hz ({error})"
-                ) from None
-            found.append((members, sent))
-        return tuple(found)
+    def next_free_s(self, now_s: float) -> float:
+        """Next moment at which somebody who is not out becomes free; infinite if never."""
+        idle = ~self._out
+        if self._battery is not None:
+            idle &= ~self._battery.empty
+        device = np.flatnonzero(idle)
+        if not len(device):
+            return math.inf
+        return float(self._system.world.availability.next_available(device, now_s).min())
 
-    def _first_chance(self, now_s: float) -> float | None:
-        """First moment from now on at which somebody is there and has a band, if there is one."""
+    def first_chance(self, now_s: float) -> float | None:
+        """First moment from now on at which somebody is there and has a band, if there is one.
+
+        Who is out now counts as there.
+        """
         world = self._system.world
         if isinstance(world.availability, AlwaysOn) and world.band is None:
-            return now_s if not self._battery.empty.all() else None
-        alive = np.flatnonzero(~self._battery.empty)
+            alone = self._battery is not None and bool(self._battery.empty.all())
+            return None if alone else now_s
+        alive = np.arange(len(self._out))
+        if self._battery is not None:
+            alive = np.flatnonzero(~self._battery.empty)
         moment = now_s
         while len(alive):
             there_s = self._somebody(alive, moment)
             if not math.isfinite(there_s):
                 break
-            if self._band_hz(there_s) > 0:
+            if self._system.band_hz(there_s) > 0:
                 return there_s
-            assert world.band is not None
-            moment = float(world.band.next_change(np.zeros(1, dtype=np.int64), there_s)[0])
+            moment = self._system.next_band_s(there_s)
             if not math.isfinite(moment):
                 break
         return None
@@ -272,16 +261,36 @@ class Dispatcher:
                 return time_s
         return float(availability.next_available(alive, time_s).min())
 
-    def _band_hz(self, time_s: float) -> float:
-        """Uplink band of a cell at a moment."""
-        band = self._system.world.band
-        if band is None:
-            return self._system.scenario.radio.bandwidth_hz
-        return float(band.value(np.zeros(1, dtype=np.int64), time_s)[0])
+    def _lives_s(
+        self,
+        device: NDArray[np.int64],
+        dispatch: NDArray[np.int64],
+        compute_w: FloatArray,
+        charge_j: FloatArray,
+    ) -> FloatArray:
+        """For how long devices (M,) could compute before they crash or their batteries are empty."""
+        lives_s = np.divide(
+            charge_j, compute_w, out=np.full(len(device), np.inf), where=compute_w > 0
+        )
+        crashes = self._system.scenario.failures.crashes
+        if crashes is not None:
+            seed = self._system.scenario.seed
+            crash_s = failures.crash_s(seed, device, dispatch, crashes.mean_s)
+            lives_s = np.minimum(lives_s, crash_s)
+        return lives_s
+
+    def _delivered(self, device: NDArray[np.int64], dispatch: NDArray[np.int64]) -> FloatArray:
+        """Shares (M, A) of the payload that attempts get through."""
+        losses = self._system.scenario.failures.losses
+        if losses is None:
+            return np.ones((len(device), 1))
+        return failures.delivered_share(
+            self._system.scenario.seed, device, dispatch, losses.retries + 1, losses.probability
+        )
 
     def _downloads(
         self, cohort: Cohort, link: Link
-    ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
+    ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
         """Durations, bytes and rates of the members' own downloads; zeros after a broadcast."""
         radio, cost = self._system.scenario.radio, self._system.workload.cost
         if radio.downlink == "broadcast":
@@ -292,23 +301,24 @@ class Dispatcher:
         return bits / rate, bits.astype(np.int64) // 8, rate
 
     def _compute_s(
-        self, jobs: tuple[Job, ...], start_s: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+        self,
+        cohort: Cohort,
+        key: NDArray[np.int64],
+        dispatch: NDArray[np.int64],
+        start_s: FloatArray,
+    ) -> FloatArray:
         """Compute times (M,) of jobs that start at given times, from their own tokens and ranks."""
-        system, choice = self._system, self._system.scenario.fleet
+        system, choice, device = self._system, self._system.scenario.fleet, cohort.device
         workload, fleet, speed = system.workload, system.world.fleet, system.world.speed
-        device = np.array([job.device for job in jobs], dtype=np.int64)
-        flops = np.array([workload.flops(job) for job in jobs], dtype=np.float64)
         seconds = compute_time_s(
-            flops,
-            workload.steps[device],
+            workload.flops_of(device, key, cohort.rank),
+            self._steps[device],
             fleet.compute_flops[device],
             fleet.step_overhead_s[device],
         )
         if choice.jitter_sigma > 0:
-            seconds = seconds * compute_jitter(
-                system.scenario.seed, device, self._dispatched[device], choice.jitter_sigma
-            )
+            seed = system.scenario.seed
+            seconds = seconds * compute_jitter(seed, device, dispatch, choice.jitter_sigma)
         if choice.throttle is not None:
             # Seconds at full speed are the work here, done at one second per second.
             seconds = throttled_time_s(seconds, 1.0, choice.throttle.after_s, choice.throttle.share)
@@ -321,3 +331,8 @@ class Dispatcher:
                     "training would never end"
                 )
         return np.asarray(seconds)
+
+
+def _watts(power_dbm: FloatArray) -> FloatArray:
+    """Power in watts."""
+    return uplink_energy_j(power_dbm, 1.0)

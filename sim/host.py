@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from fslora.models import ModelError, enable_checkpointing, load_model
-from fslora.peft_io import load_adapter
-from fslora.server import ServerOptimizer
-from fslora.trainer import Learner
 from sim.errors import InputError
 from sim.scenario import Scenario
 from sim.system import System
-from sim.workload import Workload, arithmetic
+from sim.workload import Workload
 from wireless import streams
+
+if TYPE_CHECKING:
+    import torch
+
+    from fslora.server import ServerOptimizer
+    from fslora.trainer import Learner
 
 
 def make_learner(system: System) -> Learner:
@@ -26,6 +28,11 @@ def make_learner(system: System) -> Learner:
     InputError
         If the model cannot be loaded or the asked-for host device is missing.
     """
+    import torch
+
+    from fslora.peft_io import load_adapter
+    from fslora.trainer import Learner
+
     scenario, workload = system.scenario, system.workload
     torch.set_num_threads(scenario.training.threads)
     if scenario.training.deterministic:
@@ -37,10 +44,10 @@ def make_learner(system: System) -> Learner:
         base = load_model(
             scenario.model.name,
             scenario.data.task,
-            len(workload.dataset.label_names),
+            len(workload.label_names),
             workload.pad_token,
             streams.key(scenario.seed, "head") % 2**32,
-            arithmetic(scenario),
+            _arithmetic(scenario),
             nf4=scenario.model.dtype == "nf4",
         ).to(torch.device(device))  # type: ignore[arg-type]  # its decorator hides a method
         if scenario.training.gradient_checkpointing:
@@ -76,13 +83,26 @@ def host_device(choice: str) -> str:
     InputError
         If CUDA is asked for and absent.
     """
+    import torch
+
     present = torch.cuda.is_available()
     if choice == "cuda" and not present:
         raise InputError("training.device = cuda: this machine has no CUDA device; use cpu or auto")
     return "cuda" if present and choice != "cpu" else "cpu"
 
 
+def _arithmetic(scenario: Scenario) -> torch.dtype:
+    """Number format of the base's products."""
+    import torch
+
+    chosen = scenario.model.dtype
+    dtype: torch.dtype = torch.bfloat16 if chosen == "nf4" else getattr(torch, chosen)
+    return dtype
+
+
 def _server(scenario: Scenario) -> ServerOptimizer:
+    from fslora.server import ServerOptimizer
+
     choice = scenario.training.server.model_dump()
     return ServerOptimizer(rule=choice.pop("name"), **choice)
 

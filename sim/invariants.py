@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -80,7 +79,7 @@ def spectrum_rows(
     Changes that rounding alone sets apart are one change, of which the last row holds; none at all
     is none.
     """
-    expected = pd.DataFrame([dataclasses.astuple(row) for row in wanted], columns=columns(Spectrum))
+    expected = pd.DataFrame(wanted, columns=columns(Spectrum))
     for cell in sorted({*spectrum["cell"], *expected["cell"]}):
         found = _settled(spectrum[spectrum["cell"] == cell], scale)
         known = _settled(expected[expected["cell"] == cell], scale)

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from sim.errors import InputError
 from sim.scenario import SHORT_FORMS, Scenario
 from sim.sections.fleet import DEVICE_FILES, Device
+from sim.sections.learning import STDLIB, SYNTHETIC
 
 
 class _Loader(yaml.SafeLoader):
@@ -125,6 +126,7 @@ def check_names(scenario: Scenario) -> None:
         If a preset, a method, a model or a data file does not exist.
     """
     from fslora.methods import METHODS
+    from fslora.models import BUILTIN
     from wireless.devices import PRESETS
 
     preset = scenario.fleet.preset
@@ -135,25 +137,30 @@ def check_names(scenario: Scenario) -> None:
             if isinstance(part.preset, str):
                 _one_of(f"fleet.preset.{number}.preset", part.preset, PRESETS)
     _one_of("method.name", scenario.method.name, METHODS)
-    _builtin("model.name", scenario.model.name, "builtin:tiny-llama")
+    _builtin("model.name", scenario.model.name, BUILTIN)
     data = scenario.data
-    _builtin("data.source", data.source, "builtin:stdlib")
-    if data.source == "builtin:stdlib" or data.source.startswith("datasets:"):
+    _builtin("data.source", data.source, STDLIB, SYNTHETIC)
+    if data.source == SYNTHETIC and not scenario.training.timing_only:
+        raise InputError(
+            f"data.source = '{SYNTHETIC}': has no text to train on; set "
+            "training.timing_only: true, or name another source"
+        )
+    if data.source in (STDLIB, SYNTHETIC) or data.source.startswith("datasets:"):
         return
     for key, name in (("data.source", data.source), ("data.held_out", data.held_out)):
         if name is None:
             continue
         if Path(name).suffix not in (".csv", ".jsonl"):
             raise InputError(
-                f"{key} = '{name}': give builtin:stdlib, a .csv or .jsonl file, or datasets:NAME"
+                f"{key} = '{name}': give {STDLIB}, a .csv or .jsonl file, or datasets:NAME"
             )
         if not Path(name).is_file():
             raise InputError(f"{key} = '{name}': no such file; give its path from here")
 
 
-def _builtin(key: str, name: str, only: str) -> None:
-    if name.startswith("builtin:") and name != only:
-        raise InputError(f"{key} = '{name}': the only one inside the package is {only}")
+def _builtin(key: str, name: str, *known: str) -> None:
+    if name.startswith("builtin:"):
+        _one_of(key, name, known)
 
 
 def _one_of(key: str, name: str, known: Iterable[str]) -> None:

@@ -1,68 +1,135 @@
-"""The network in simulated time: SimPy processes for transfers and computation.
+"""The network in simulated time: SimPy processes for server, devices and channels.
 
-Every interval becomes one timeline row when it ends, and every change of an uplink band in use one
-spectrum row. Nothing here reads the host's clock.
+A device that was sent out downloads, computes, and uploads; each interval becomes one timeline row
+when it ends, and every change of an uplink band in use one spectrum row. Its part ends with one row
+whose outcome says how: `done`; `dropped` if it crashed, went away, ran out of charge or gave up
+sending; `late` if it finished for nothing; `cancelled` if the server sent it home. Nothing here
+reads the host's clock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import simpy
 
-from sim.dispatch import Dispatch, Opened
-from sim.timeline import Interval, Phase, Spectrum
-from sim.uplink import Uplink
-from wireless.energy import uplink_energy_j
-from wireless.spectrum import Rule, Whole
+from sim.clock import Clock
+from sim.dispatch import Batch
+from sim.timeline import Interval, Outcome, Phase, Piece, Spectrum
+from sim.uplink import DividedUplink, Transfer, Uplink
+from wireless.channel import Channel
 
 Process = Generator[simpy.Event, Any, None]
 
 
-class Network:
-    """A server, a downlink, and the uplink bands of one or more cells.
+class Member:
+    """A device that is out: one of a batch.
 
     Parameters
     ----------
-    rule, whole
-        How uplink bands are divided, and rounded to whole resource blocks.
+    batch, place
+        The batch, and the device's place in it.
+
+    Attributes
+    ----------
+    device
+        Its number.
+    outcome
+        How its part ended, None while it is out.
+    late
+        Whether its update will not count even if it arrives.
+    energy_j
+        What it has spent.
+    end_s
+        Simulated seconds at which its part ended.
+    """
+
+    __slots__ = (
+        "attempt",
+        "attempt_bits",
+        "batch",
+        "device",
+        "end_s",
+        "energy_j",
+        "late",
+        "outcome",
+        "place",
+        "transfer",
+    )
+
+    def __init__(self, batch: Batch, place: int, device: int, transfer: Transfer) -> None:
+        self.batch, self.place, self.device, self.transfer = batch, place, device, transfer
+        self.outcome: Outcome | None = None
+        self.late = False
+        self.energy_j = self.end_s = self.attempt_bits = 0.0
+        self.attempt = -1  # none yet
+
+
+class Network:
+    """A server, downlinks, and the uplink bands of one or more cells.
+
+    Parameters
+    ----------
+    clock
+        Simulated time.
+    make_uplink
+        Makes the uplink of a cell from what it is to call: when an attempt ends, when the band in
+        use changes, and with pieces of transfers.
+    downlink_hz
+        Width of the downlink band.
+    backoff_s
+        Pause after the first lost attempt of an upload; it doubles with every further one.
     on_interval, on_spectrum
         Called with every finished interval and every change of an uplink band in use.
+    on_piece
+        Called with every span of a transfer over which it held a constant band; None to spare the
+        work.
+
+    Attributes
+    ----------
+    on_end
+        Called with every member whose part has ended by itself, not if it was cancelled: the
+        schedule listens here.
     """
 
     def __init__(
         self,
-        rule: Rule,
-        whole: Whole | None,
+        clock: Clock,
+        make_uplink: Callable[..., Uplink],
+        downlink_hz: float,
+        backoff_s: float,
         on_interval: Callable[[Interval], None],
         on_spectrum: Callable[[Spectrum], None],
+        on_piece: Callable[[Piece], None] | None = None,
     ) -> None:
-        self.env = simpy.Environment(0.0)
-        self._rule, self._whole = rule, whole
-        self._on_interval = on_interval
-        self._on_spectrum = on_spectrum
+        self.clock = clock
+        self._make_uplink, self._downlink_hz, self._backoff_s = make_uplink, downlink_hz, backoff_s
+        self._on_interval, self._on_spectrum = on_interval, on_spectrum
+        self._on_piece = on_piece
+        self._uplinks: dict[int, Uplink] = {}
         self._latest: dict[int, Spectrum] = {}
+        self._out: dict[Member, None] = {}
+        self.on_end: Callable[[Member], None] = lambda _: None
 
-    def serve(self, round_index: int, phase: Phase, seconds: float) -> Process:
-        """The server's own time: planning, waiting, aggregating; no row if it takes none."""
-        if seconds > 0:
-            start = self.env.now
-            yield self.env.timeout(seconds)
-            self._on_interval(Interval(round_index, None, phase, start, self.env.now))
+    # The server.
+
+    def serve(self, round_index: int, phase: Phase, until_s: float) -> Process:
+        """The server's own time until a moment: planning, waiting, aggregating; no row if none."""
+        start = self.clock.now
+        if until_s > start:
+            yield self.clock.at(until_s)
+            self._on_interval(Interval(round_index, None, phase, start, until_s))
 
     def broadcast(
-        self,
-        round_index: int,
-        receivers: Sequence[int],
-        size: int,
-        band_hz: float,
-        rate_bps: float,
+        self, round_index: int, receivers: Iterable[int], size: int, rate_bps: float, until_s: float
     ) -> Process:
         """Send `size` bytes to everybody at once; one row for the server and one per receiver."""
-        start = self.env.now
-        yield self.env.timeout(8 * size / rate_bps)
+        start, band_hz = self.clock.now, self._downlink_hz
+        yield self.clock.at(until_s)
         for device in (None, *receivers):
             energy = None if device is None else 0.0
             self._on_interval(
@@ -71,7 +138,7 @@ class Network:
                     device,
                     "downlink",
                     start,
-                    self.env.now,
+                    until_s,
                     size,
                     band_hz,
                     rate_bps,
@@ -81,101 +148,308 @@ class Network:
 
     def drop(self, round_index: int, device: int) -> None:
         """A device that fading keeps from sending; it gives up at once."""
-        now = self.env.now
+        now = self.clock.now
         self._on_interval(
             Interval(round_index, device, "uplink", now, now, 0, energy_j=0.0, outcome="dropped")
         )
 
-    def take_part(self, opened: Opened, downlink_hz: float) -> Process:
-        """All devices of a round: download if not broadcast, compute, upload; until the last."""
-        uplinks = {
-            cell: self._uplink(opened, cell)
-            for cell in sorted({job.cell for job in opened.dispatches})
-        }
-        cells = [
-            self.env.process(self._cell(opened, cell, uplink, downlink_hz))
-            for cell, uplink in uplinks.items()
+    # Devices.
+
+    def send_out(self, batch: Batch) -> list[Member]:
+        """Let the devices of a batch do their part from now on.
+
+        Parameters
+        ----------
+        batch
+            The devices; the present moment is when they have received a broadcast, or when the
+            server begins to send to them.
+
+        Returns
+        -------
+        list of Member
+            In the order of the batch.
+        """
+        members = [
+            Member(batch, place, device, transfer)
+            for place, (device, transfer) in enumerate(
+                zip(batch.device.tolist(), self._prepare(batch), strict=True)
+            )
         ]
-        yield self.env.all_of(cells)
+        for member in members:
+            member.transfer.owner = member
+        self._out.update(dict.fromkeys(members))
+        if batch.download_s.any():
+            self.clock.process(self._downloads(batch, members))
+        self.clock.process(self._computations(batch, members))
+        return members
+
+    def cancel(self, members: Iterable[Member], outcome: Outcome = "cancelled") -> None:
+        """End the part of those members that are still out; what they spent stays spent."""
+        now = self.clock.now
+        for member in members:
+            if member.outcome is not None:
+                continue
+            batch, place = member.batch, member.place
+            start = float(batch.start_s[place])
+            if member.attempt >= 0:
+                self._break_off(member, outcome)
+            elif now >= start:
+                self._stop_computing(member, start, now, outcome)
+            else:
+                self._stop_downloading(member, start - float(batch.download_s[place]), outcome)
+
+    def set_band(self, band_hz: float) -> None:
+        """Change the width of every uplink band from now on."""
+        for uplink in self._uplinks.values():
+            assert isinstance(uplink, DividedUplink)
+            uplink.set_band(band_hz)
+
+    def relink(self, channel: Channel) -> None:
+        """Give everybody who is out the link of the moment."""
+        by_cell: dict[int, list[Member]] = {}
+        for member in self._out:
+            by_cell.setdefault(int(member.batch.cell[member.place]), []).append(member)
+        for cell, members in by_cell.items():
+            uplink = self._uplinks[cell]
+            assert isinstance(uplink, DividedUplink)
+            device = np.array([member.device for member in members], dtype=np.int64)
+            link = channel.at(device, self.clock.now).uplink
+            uplink.relink([member.transfer for member in members], link)
+
+    def finish(self) -> None:
+        """End what is still going on, and report what is in use."""
+        self.cancel(list(self._out))
+        for cell in list(self._latest):
+            self._change(cell, 0.0, 0)
         for row in self._latest.values():
             self._on_spectrum(row)
         self._latest.clear()
 
-    def _cell(self, opened: Opened, cell: int, uplink: Uplink, downlink_hz: float) -> Process:
-        """One cell's devices; one download after the other, while those who have theirs compute."""
-        parts = []
-        for member, job in enumerate(opened.dispatches):
-            if job.cell != cell:
+    def _prepare(self, batch: Batch) -> Sequence[Transfer]:
+        """Uploads of a batch, cell by cell."""
+        cells = np.unique(batch.cell).tolist()
+        ready_s = batch.ready_s
+        if len(cells) == 1:
+            return self._uplink(cells[0]).prepare(batch.link, batch.bits, ready_s)
+        transfers: list[Transfer] = [None] * len(batch)  # type: ignore[list-item]  # all replaced
+        for cell in cells:
+            places = np.flatnonzero(batch.cell == cell)
+            prepared = self._uplink(cell).prepare(
+                batch.link.take(places), batch.bits[places], ready_s[places]
+            )
+            for place, transfer in zip(places.tolist(), prepared, strict=True):
+                transfers[place] = transfer
+        return transfers
+
+    def _uplink(self, cell: int) -> Uplink:
+        if cell not in self._uplinks:
+            self._uplinks[cell] = self._make_uplink(
+                self._attempt_over,
+                partial(self._change, cell),
+                None if self._on_piece is None else self._piece,
+            )
+        return self._uplinks[cell]
+
+    def _downloads(self, batch: Batch, members: list[Member]) -> Process:
+        """Downloads of a batch that are sent to one device after the other."""
+        end_s = batch.start_s
+        order = np.argsort(end_s, kind="stable").tolist()
+        until, lasts = end_s.tolist(), batch.download_s.tolist()
+        for place in order:
+            member, moment = members[place], until[place]
+            if moment > self.clock.now:
+                yield self.clock.at(moment)
+            if member.outcome is None:
+                self._on_interval(
+                    Interval(
+                        batch.round,
+                        member.device,
+                        "downlink",
+                        moment - lasts[place],
+                        moment,
+                        int(batch.download_bytes[place]),
+                        self._downlink_hz,
+                        float(batch.download_bps[place]),
+                        0.0,
+                    )
+                )
+
+    def _computations(self, batch: Batch, members: list[Member]) -> Process:
+        """Training of a batch, and what follows: in the order in which devices become ready."""
+        clock, on_interval, number = self.clock, self._on_interval, batch.round
+        moment_s = np.minimum(batch.ready_s, batch.fails_s)
+        fails = np.isfinite(batch.fails_s)
+        order = np.argsort(moment_s, kind="stable")
+        for place, moment, start, energy, failed in zip(
+            order.tolist(),
+            moment_s[order].tolist(),
+            batch.start_s[order].tolist(),
+            batch.compute_j[order].tolist(),
+            fails[order].tolist(),
+            strict=True,
+        ):
+            if moment > clock.now:
+                yield clock.at(moment)
+            member = members[place]
+            if member.outcome is not None:
                 continue
-            if job.download_s > 0:
-                yield from self._download(job, downlink_hz)
-            part = self._compute_and_send(job, member, opened.bits[member], uplink)
-            parts.append(self.env.process(part))
-        yield self.env.all_of(parts)
+            if failed:
+                self._stop_computing(member, start, moment, "dropped")
+                self.on_end(member)
+                continue
+            on_interval(
+                Interval(
+                    number, member.device, "compute", start, moment, None, None, None, energy
+                )
+            )
+            member.energy_j = energy
+            self._send(member)
 
-    def _uplink(self, opened: Opened, cell: int) -> Uplink:
-        reserved = None
-        if self._rule.reserves:
-            reserved = np.zeros(len(opened.dispatches))
-            for members, transfers in opened.transfers:
-                reserved[members] = transfers.bandwidth_hz
-        return Uplink(
-            self.env,
-            self._rule,
-            self._whole,
-            opened.link,
-            opened.band_hz,
-            reserved,
-            lambda hz, active: self._change(Spectrum(self.env.now, hz, active, cell)),
-        )
-
-    def _change(self, row: Spectrum) -> None:
-        """Note what a cell uses from now on; of changes at one moment the last one holds."""
-        before = self._latest.get(row.cell)
-        if before is not None and before.time_s < row.time_s:
-            if (before.bandwidth_in_use_hz, before.active) == (row.bandwidth_in_use_hz, row.active):
-                return
-            self._on_spectrum(before)
-        self._latest[row.cell] = row
-
-    def _download(self, job: Dispatch, band_hz: float) -> Process:
-        start = self.env.now
-        yield self.env.timeout(job.download_s)
+    def _stop_computing(
+        self, member: Member, start_s: float, now_s: float, outcome: Outcome
+    ) -> None:
+        """A device that ends while it computes has spent power times time."""
+        energy = float(member.batch.compute_w[member.place]) * (now_s - start_s)
         self._on_interval(
             Interval(
-                job.round,
-                job.device,
-                "downlink",
-                start,
-                self.env.now,
-                job.download_bytes,
-                band_hz,
-                job.download_bps,
-                0.0,
+                member.batch.round,
+                member.device,
+                "compute",
+                start_s,
+                now_s,
+                None,
+                None,
+                None,
+                energy,
+                outcome,
             )
         )
+        member.energy_j, member.end_s, member.outcome = energy, now_s, outcome
+        del self._out[member]
 
-    def _compute_and_send(self, job: Dispatch, member: int, bits: float, uplink: Uplink) -> Process:
-        start = self.env.now
-        yield self.env.timeout(job.compute_s)
-        self._on_interval(
-            Interval(job.round, job.device, "compute", start, self.env.now, energy_j=job.compute_j)
-        )
-        transfer = uplink.send(member, bits)
-        yield transfer.done
-        begin, end = transfer.begin_s, self.env.now
-        assert begin is not None
-        seconds = end - begin
+    def _stop_downloading(self, member: Member, start_s: float, outcome: Outcome) -> None:
+        """A device that ends before it has its download: part of it, or nothing."""
+        now, batch, place = self.clock.now, member.batch, member.place
+        begun = min(start_s, now)
+        rate = float(batch.download_bps[place])
         self._on_interval(
             Interval(
-                job.round,
-                job.device,
+                batch.round,
+                member.device,
+                "downlink",
+                begun,
+                now,
+                int(rate * (now - begun)) // 8,
+                self._downlink_hz,
+                rate,
+                0.0,
+                outcome,
+            )
+        )
+        member.end_s, member.outcome = now, outcome
+        del self._out[member]
+
+    # Uploads.
+
+    def _send(self, member: Member) -> None:
+        """Begin the next attempt of an upload."""
+        batch, place = member.batch, member.place
+        member.attempt += 1
+        member.attempt_bits = float(batch.bits[place] * batch.delivered[place, member.attempt])
+        leaves_s = float(batch.leaves_s[place])
+        if leaves_s <= self.clock.now:
+            self._gone(member)
+            return
+        if member.attempt == 0 and leaves_s < math.inf:
+            self._later(leaves_s, lambda: self._gone(member))
+        left_s = math.inf
+        charge_j, watts = float(batch.charge_j[place]), float(batch.transmit_w[place])
+        if charge_j < math.inf and watts > 0:
+            left_s = max(charge_j - member.energy_j, 0.0) / watts
+        self._uplinks[int(batch.cell[place])].start(member.transfer, member.attempt_bits, left_s)
+
+    def _attempt_over(self, transfer: Transfer) -> None:
+        """An attempt that has got through as much as it could."""
+        member: Member = transfer.owner
+        batch, place = member.batch, member.place
+        attempts = batch.delivered.shape[1]
+        if transfer.sent_bits < member.attempt_bits:
+            outcome: Outcome = "dropped"  # the battery is empty
+        elif batch.delivered[place, member.attempt] == 1.0:
+            outcome = "late" if member.late else "done"
+        elif member.attempt + 1 < attempts:
+            self._uplink_row(member, "lost")
+            pause_s = self._backoff_s * 2.0**member.attempt
+            self._later(self.clock.now + pause_s, lambda: self._again(member))
+            return
+        else:
+            outcome = "dropped"
+        self._uplink_row(member, outcome)
+        self.on_end(member)
+
+    def _again(self, member: Member) -> None:
+        """Try once more, unless the device is no longer out."""
+        if member.outcome is None:
+            self._send(member)
+
+    def _gone(self, member: Member) -> None:
+        """A device goes away in the middle of its upload, or before the next attempt of it."""
+        if member.outcome is None:
+            self._break_off(member, "dropped")
+            self.on_end(member)
+
+    def _break_off(self, member: Member, outcome: Outcome) -> None:
+        """Stop an upload that is under way, or that waits for its next attempt."""
+        transfer = member.transfer
+        if transfer.sending:
+            self._uplinks[int(member.batch.cell[member.place])].stop(transfer)
+        else:
+            transfer.begin_s, transfer.sent_bits = None, 0.0
+            transfer.used_hz_s = transfer.power_s = 0.0
+        self._uplink_row(member, outcome)
+
+    def _uplink_row(self, member: Member, outcome: Outcome) -> None:
+        """Report an attempt that has ended."""
+        now, batch, transfer = self.clock.now, member.batch, member.transfer
+        begin = now if transfer.begin_s is None else transfer.begin_s
+        seconds = now - begin
+        energy = float(batch.transmit_w[member.place]) * transfer.power_s
+        self._on_interval(
+            Interval(
+                batch.round,
+                member.device,
                 "uplink",
                 begin,
-                end,
-                job.upload_bytes,
-                transfer.used_hz_s / seconds,
-                bits / seconds,
-                float(uplink_energy_j(job.tx_power_dbm, transfer.power_s)),
+                now,
+                int(transfer.sent_bits) // 8,
+                transfer.used_hz_s / seconds if seconds > 0 else None,
+                transfer.sent_bits / seconds if seconds > 0 else None,
+                energy,
+                outcome,
             )
         )
+        member.energy_j += energy
+        if outcome != "lost":
+            member.outcome, member.end_s = outcome, now
+            del self._out[member]
+
+    def _change(self, cell: int, band_hz: float, active: int) -> None:
+        """Note what a cell uses from now on; of changes at one moment the last one holds."""
+        now, before = self.clock.now, self._latest.get(cell)
+        if before is not None and before.time_s < now:
+            if before.bandwidth_in_use_hz == band_hz and before.active == active:
+                return
+            self._on_spectrum(before)
+        self._latest[cell] = Spectrum(now, band_hz, active, cell)
+
+    def _piece(
+        self, transfer: Transfer, start_s: float, end_s: float, band_hz: float, rate_bps: float
+    ) -> None:
+        """Report a span of constant band."""
+        assert self._on_piece is not None
+        member: Member = transfer.owner
+        self._on_piece(Piece(member.batch.round, member.device, start_s, end_s, band_hz, rate_bps))
+
+    def _later(self, time_s: float, what: Callable[[], None]) -> None:
+        """Do something at a moment."""
+        self.clock.at(time_s).callbacks.append(lambda _: what())

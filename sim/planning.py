@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fslora.methods import Job
-from fslora.trainer import Learner
 from optimizer import Plan, Problem, solve
 from optimizer.online import full_rank_norm
 from sim.bounds import broken_bound
@@ -19,6 +18,9 @@ from sim.system import System
 from sim.timeline import UpdateRow
 from sim.updates import update_rows
 from wireless import streams
+
+if TYPE_CHECKING:
+    from fslora.trainer import Learner
 
 
 def plan_seed(system: System) -> int:

@@ -18,10 +18,10 @@ class Step:
     time_s
         Simulated time.
     eval_loss
-        Last held-out loss.
+        Last held-out loss; None without training.
     """
 
     round: int
     done: float
     time_s: float
-    eval_loss: float
+    eval_loss: float | None

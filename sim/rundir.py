@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +13,9 @@ import yaml
 from pydantic import ValidationError
 
 from sim.errors import InputError
+from sim.reading import read_table
 from sim.scenario import Scenario
-from sim.timeline import TABLES, columns
+from sim.timeline import COURSE, TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,46 +42,22 @@ class RunFiles:
         return self.scenario.model_copy(update={"seed": 0}).model_dump_json()
 
     def table(self, name: str) -> pd.DataFrame:
-        """One of the CSV files, with the columns it must have.
+        """One of the tables by the name of its CSV file, whether it is kept as CSV or as Parquet.
 
         Raises
         ------
         InputError
-            If the file is missing, cannot be read, has other columns, or a cell is not of its type.
+            If the run wrote none, it cannot be read, has other columns, or a cell is not of its
+            type.
         """
-        path, row = self.folder / name, TABLES[name]
-        try:
-            words = pd.read_csv(path, dtype=str, keep_default_na=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from None
-        if list(words.columns) != columns(row):
-            raise InputError(f"{path}: its header must be {','.join(columns(row))}")
-        kinds = {field.name: str(field.type) for field in dataclasses.fields(row)}
-        return pd.DataFrame(
-            {column: _parsed(path, words[column], kind) for column, kind in kinds.items()}
-        )
-
-
-def _parsed(path: Path, words: pd.Series[str], kind: str) -> pd.Series[Any]:
-    """A column as the type of its row's field says; empty cells are NaN where it may be None."""
-    parse = {"int": int, "float": float}.get(kind.partition(" ")[0])
-    if parse is None:
-        return words
-    values: list[float] = []
-    for number, word in enumerate(words):
-        if word == "" and kind.endswith("| None"):
-            values.append(math.nan)
-            continue
-        try:
-            values.append(parse(word))
-        except ValueError:
-            values.append(math.inf)
-        if math.isinf(values[-1]) or math.isnan(values[-1]):
-            expected = "a whole number" if parse is int else "a number"
+        course, level = COURSE["full"], self.scenario.output.timeline
+        if name in course and name not in COURSE[level]:
+            needed = next(each for each, names in COURSE.items() if name in names)
             raise InputError(
-                f"{path} line {number + 2}: {words.name} is '{word}', expected {expected}"
+                f"{self.folder}: has no {name}, as output.timeline is '{level}'; "
+                f"run it with --timeline {needed}"
             )
-    return pd.Series(values, dtype="int64" if kind == "int" else "float64")
+        return read_table(self.folder / name, TABLES[name])
 
 
 def open_run(folder: Path) -> RunFiles:

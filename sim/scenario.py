@@ -9,13 +9,17 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from sim.sections.base import Section, by_name
-from sim.sections.course import Output, Stop, Synchronous
+from sim.sections.course import Output, Stop
 from sim.sections.fleet import FleetChoice
 from sim.sections.learning import Data, Lora, MethodChoice, Model, Training
 from sim.sections.policy import AnyPolicy, Joint
 from sim.sections.radio import Radio
+from sim.sections.schedule import AnySchedule, Asynchronous, Deadline, Failures, Synchronous
 
 _BY_NAME = ("method", "policy", "schedule")
+
+#: Policies whose sampler draws whole cohorts.
+_COHORTS = ("fedcs", "oort", "shi", "tsfa")
 
 #: Sections that may be given as a bare value, and the key that it then is.
 SHORT_FORMS = MappingProxyType(
@@ -45,7 +49,8 @@ class Scenario(Section):
     fleet: FleetChoice = FleetChoice()
     radio: Radio = Radio()
     policy: AnyPolicy = Joint()
-    schedule: Synchronous = Synchronous()
+    schedule: AnySchedule = Synchronous()
+    failures: Failures = Failures()
     stop: Stop = Stop()
     output: Output = Output()
 
@@ -58,6 +63,11 @@ class Scenario(Section):
     @classmethod
     def _joint_by_default(cls, value: Any) -> Any:
         return {"name": "joint", **value} if isinstance(value, dict) else value
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _synchronous_by_default(cls, value: Any) -> Any:
+        return {"name": "synchronous", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -86,6 +96,7 @@ class Scenario(Section):
                     f"policy.probability = {probability:g}: at least {least:g}, by "
                     "policy.min_probability and policy.min_cohort / fleet.devices"
                 )
+        self._schedule_fits()
         if self.stop.at_target and self.stop.target is None:
             raise ValueError("stop.at_target = true: needs stop.target with metric and value")
         if self.stop.target is not None:
@@ -96,6 +107,47 @@ class Scenario(Section):
                     f"{' and '.join(known)}; choose one, or another data.metric"
                 )
         return self
+
+    def _schedule_fits(self) -> None:
+        """Refuse schedules that policy, radio or fleet cannot go with."""
+        schedule, allocation = self.schedule, self.radio.allocation
+        replan = self.policy.replan
+        if replan is not None and replan.drift is not None and schedule.name != "synchronous":
+            raise ValueError(
+                f"policy.replan.drift = {replan.drift:g}: round times are predicted for schedule "
+                f"synchronous, not {schedule.name}; give every instead"
+            )
+        if isinstance(schedule, Deadline):
+            if schedule.late == "discard" and allocation == "equal-finish":
+                raise ValueError(
+                    "schedule.late = 'discard': radio.allocation = 'equal-finish' reserves the "
+                    "whole band for every round, which late devices still send in; choose cancel, "
+                    "or an allocation that divides the band anew"
+                )
+        if not isinstance(schedule, Asynchronous):
+            return
+        if self.radio.downlink == "broadcast":
+            raise ValueError(
+                f"schedule.name = '{schedule.name}': sends to one device at a time; set "
+                "radio.downlink = unicast"
+            )
+        if allocation == "equal-finish":
+            raise ValueError(
+                f"schedule.name = '{schedule.name}': radio.allocation = 'equal-finish' divides the "
+                "band for a whole cohort, and there is none; choose an allocation that divides it "
+                "anew at every event"
+            )
+        if self.policy.name in _COHORTS:
+            raise ValueError(
+                f"schedule.name = '{schedule.name}': sends devices out one by one, policy "
+                f"{self.policy.name} chooses whole cohorts; choose another policy"
+            )
+        concurrency = schedule.concurrency
+        if concurrency is not None and concurrency > self.fleet.devices:
+            raise ValueError(
+                f"schedule.concurrency = {concurrency}: at most fleet.devices = "
+                f"{self.fleet.devices}"
+            )
 
 
 def dump_scenario(scenario: Scenario) -> str:

@@ -26,10 +26,13 @@ _PIPE_WIDTH = 1000
 def progress(quiet: bool) -> Iterator[Callable[[Step], None]]:
     """A bar on standard error while a run goes on; nothing if quiet or not on a terminal."""
     with _bar(quiet, "building") as tell:
-        yield lambda step: tell(
-            step.done,
-            f"round {step.round}, {step.time_s:.0f} s simulated, loss {step.eval_loss:.4f}",
-        )
+        yield lambda step: tell(step.done, _told(step))
+
+
+def _told(step: Step) -> str:
+    """Where a run is."""
+    text = f"round {step.round}, {step.time_s:.0f} s simulated"
+    return text if step.eval_loss is None else f"{text}, loss {step.eval_loss:.4f}"
 
 
 @contextmanager
@@ -62,20 +65,34 @@ def run_table(summary: dict[str, Any], folder: Path) -> None:
     """The end of a run in a few lines."""
     table = blank_table(f"{summary['name']}, seed {summary['seed']}")
     reached, target = summary["reached"], summary["target"]
+    estimated = summary["estimated"]
+    trained = summary["eval_loss_last"] is not None
     rows = [
         ("rounds", f"{summary['rounds']}"),
         ("simulated time", f"{summary['simulated_s']:.1f} s"),
-        ("held-out loss", f"{summary['eval_loss_first']:.4f} to {summary['eval_loss_last']:.4f}"),
-        (
-            "held-out metric",
-            f"{summary['eval_metric_first']:.4f} to {summary['eval_metric_last']:.4f} "
-            f"{summary['metric']}",
-        ),
+    ]
+    if trained:
+        rows += [
+            (
+                "held-out loss",
+                f"{summary['eval_loss_first']:.4f} to {summary['eval_loss_last']:.4f}",
+            ),
+            (
+                "held-out metric",
+                f"{summary['eval_metric_first']:.4f} to {summary['eval_metric_last']:.4f} "
+                f"{summary['metric']}",
+            ),
+        ]
+    rows += [
         ("uploaded", f"{summary['bytes_up'] / 1e6:.2f} MB"),
         ("downloaded", f"{summary['bytes_down'] / 1e6:.2f} MB"),
         ("device energy", f"{summary['energy_j']:.1f} J"),
     ]
-    if target is not None:
+    if not trained:
+        # By the round model, whatever value the target has.
+        when = "not reached" if estimated is None else f"{estimated['interpolated_s']:.1f} s"
+        rows.append(("estimated time to target", when))
+    elif target is not None:
         when = "not reached" if reached is None else f"{reached['interpolated_s']:.1f} s"
         rows.append((f"time to {target['metric']} {target['value']:g}", when))
     rows.append(("host time", f"{sum(summary['host_s'].values()):.1f} s"))

@@ -60,6 +60,18 @@ class System:
             return self.fleet.battery_j
         return np.full(len(self.fleet), np.inf)
 
+    def band_hz(self, time_s: float) -> float:
+        """Uplink band of a cell at a moment."""
+        if self.world.band is None:
+            return self.scenario.radio.bandwidth_hz
+        return float(self.world.band.value(np.zeros(1, dtype=np.int64), time_s)[0])
+
+    def next_band_s(self, time_s: float) -> float:
+        """Next moment at which the uplink band changes; infinite if never."""
+        if self.world.band is None:
+            return math.inf
+        return float(self.world.band.next_change(np.zeros(1, dtype=np.int64), time_s)[0])
+
 
 def build_system(scenario: Scenario) -> System:
     """Load the data, count the cost, draw the fleet, and state the problem.

@@ -1,20 +1,32 @@
-"""Rows of a run's CSV files, and their streaming writer."""
+"""Rows of a run's tables, and the streaming writer of CSV files."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
+import io
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self
+from types import MappingProxyType, NoneType, TracebackType
+from typing import Any, Literal, NamedTuple, Self, get_args, get_type_hints
 
-Phase = Literal["plan", "wait", "downlink", "compute", "uplink", "aggregate"]
-Outcome = Literal["done", "dropped"]
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.errors import RunError
+
+Phase = Literal["plan", "wait", "downlink", "compute", "uplink", "aggregate", "evaluate"]
+Outcome = Literal["done", "dropped", "late", "cancelled", "lost"]
+
+#: Rows that are held back and written together.
+BLOCK = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """One row of `timeline.csv`: what someone did from one moment to another.
 
     Parameters
@@ -35,7 +47,8 @@ class Interval:
     energy_j
         Energy the device spent.
     outcome
-        How it ended.
+        How it ended: done; dropped, as the device failed; late, as nobody waited for it any more;
+        cancelled, as the server cut it off; lost, if it will be tried again.
     """
 
     round: int
@@ -50,8 +63,7 @@ class Interval:
     outcome: Outcome = "done"
 
 
-@dataclass(frozen=True, slots=True)
-class Spectrum:
+class Spectrum(NamedTuple):
     """One row of `spectrum.csv`: the uplink band of a cell in use from a moment on."""
 
     time_s: float
@@ -60,13 +72,25 @@ class Spectrum:
     cell: int = 0
 
 
+class Piece(NamedTuple):
+    """One row of `pieces.csv`: a span of an upload over which it held a constant band."""
+
+    round: int
+    device: int
+    start_s: float
+    end_s: float
+    bandwidth_hz: float
+    rate_bps: float
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """One row of `rounds.csv`; round 0 is the state before training.
 
     `expected_s` is predicted before the cohort is drawn, `cohort_s` after. `bytes_down` counts a
-    broadcast once. `queue_s` is the virtual queue of a policy that keeps one, after the round. What
-    was not measured is None.
+    broadcast once. `queue_s` is the virtual queue of a policy that keeps one, after the round.
+    `progress` is the share of the way to the target after it, where that is estimated. What was not
+    measured is None.
     """
 
     round: int
@@ -84,6 +108,7 @@ class Round:
     eval_loss: float | None = None
     eval_metric: float | None = None
     queue_s: float | None = None
+    progress: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,39 +197,145 @@ class HostRow:
     host_s: float
 
 
-#: The CSV files of a run directory and the rows they hold; `labels.csv` only if there are classes.
-TABLES: dict[str, type[Any]] = {
-    "timeline.csv": Interval,
-    "spectrum.csv": Spectrum,
-    "rounds.csv": Round,
-    "devices.csv": DeviceRow,
-    "labels.csv": LabelRow,
-    "plan.csv": PlanRow,
-    "updates.csv": UpdateRow,
-    "host.csv": HostRow,
-}
+#: The tables of a run directory and the rows they hold; see `sim.records.tables_of`.
+TABLES: Mapping[str, type[Any]] = MappingProxyType(
+    {
+        "timeline.csv": Interval,
+        "spectrum.csv": Spectrum,
+        "pieces.csv": Piece,
+        "rounds.csv": Round,
+        "devices.csv": DeviceRow,
+        "labels.csv": LabelRow,
+        "plan.csv": PlanRow,
+        "updates.csv": UpdateRow,
+        "host.csv": HostRow,
+    }
+)
+
+#: Tables of the course of rounds that each level of `output.timeline` writes.
+COURSE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "rounds": (),
+        "devices": ("timeline.csv", "spectrum.csv"),
+        "full": ("timeline.csv", "spectrum.csv", "pieces.csv"),
+    }
+)
 
 
 def columns(row: type[Any]) -> list[str]:
     """Column names of a row type, in order."""
+    if issubclass(row, tuple):
+        return list(row._fields)  # type: ignore[attr-defined]  # a NamedTuple's
     return [field.name for field in dataclasses.fields(row)]
+
+
+def cell_types(row: type[Any]) -> dict[str, tuple[type[Any], bool]]:
+    """Per column of a row type: int, float or str, and whether the cell may be empty."""
+    found = {}
+    for name, hint in get_type_hints(row).items():
+        options = (hint, *get_args(hint))
+        kind = next((kind for kind in (int, float) if kind in options), str)
+        found[name] = (kind, NoneType in options)
+    return found
+
+
+def cells(values: NDArray[Any]) -> list[Any]:
+    """A column's values as a row holds them: Python numbers and words, None for NaN."""
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        return [None if value != value else value for value in values.tolist()]
+    return list(values.tolist())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure to write a file into one message.
+
+    Raises
+    ------
+    RunError
+        If the block fails for want of space, of rights, or of the medium.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror})") from None
 
 
 class CsvTable:
     """A CSV file (RFC 4180, UTF-8) that takes rows of one type as they come.
 
-    Numbers are written with the fewest digits that read back to the same value.
+    Numbers are written with the fewest digits that read back to the same value. Rows are held back
+    until there is a block of them; what is in the file are whole lines at any time.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._names = columns(TABLES[name])
-        self._file = (folder / name).open("w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(self._names)
+        row = TABLES[name]
+        self._path = folder / name
+        self._cells = None if issubclass(row, tuple) else attrgetter(*columns(row))
+        self._rows: list[Any] = []
+        self._size = 0
+        with writing(self._path):
+            # Not buffered: a buffer would be written out in the middle of a line.
+            self._file = self._path.open("wb", buffering=0)
+        self._write([columns(row)])
 
     def write(self, row: Any) -> None:
         """Append a row; None becomes an empty cell."""
-        self._writer.writerow([getattr(row, name) for name in self._names])
+        self._rows.append(row)
+        if len(self._rows) >= BLOCK:
+            self.flush()
+
+    def write_block(self, rows: Sequence[Any]) -> None:
+        """Append rows at once."""
+        self.flush()
+        self._write(rows if self._cells is None else map(self._cells, rows))
+
+    def write_columns(self, values: Mapping[str, NDArray[Any]]) -> None:
+        """Append rows given by their columns; NaN becomes an empty cell."""
+        self.flush()
+        self._write(zip(*map(cells, values.values()), strict=True))
+
+    def flush(self) -> None:
+        """Write what was held back.
+
+        Raises
+        ------
+        RunError
+            If it cannot be written; what is in the file stays as it was.
+        """
+        if self._rows:
+            rows, self._rows = self._rows, []
+            self.write_block(rows)
+
+    def sync(self) -> None:
+        """Write what was held back, and wait until it is on the disk."""
+        self.flush()
+        with writing(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Write what was held back and close the file."""
+        try:
+            self.flush()
+        finally:
+            with writing(self._path):
+                self._file.close()
+
+    def _write(self, rows: Iterable[Sequence[Any]]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(rows)
+        data = text.getvalue().encode("utf-8")
+        with writing(self._path):
+            try:
+                done = 0
+                while done < len(data):
+                    done += self._file.write(memoryview(data)[done:])
+            except OSError:
+                with suppress(OSError):
+                    self._file.seek(self._size)
+                    self._file.truncate()
+                raise
+        self._size += len(data)
 
     def __enter__(self) -> Self:
         return self
@@ -215,4 +346,4 @@ class CsvTable:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        self.close()

@@ -2,35 +2,71 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import gammaincinv
 
-from fslora.cost import AdapterCost, count_cost
-from fslora.data import DataError, Dataset, Shards, load_stdlib, load_table, partition, tokenize
+from fslora.apart import card_apart, tokenizer_apart
+from fslora.card import Card, Question, TooLong, make_card
+from fslora.cost import AdapterCost
+from fslora.data import (
+    Corpus,
+    DataError,
+    Dataset,
+    Shards,
+    Tokenizer,
+    label_histogram,
+    load_stdlib,
+    load_table,
+    partition,
+    tokenize,
+)
+from fslora.lengths import Lengths
 from fslora.local import LocalTraining, Schedule
-from fslora.lora import Layout, LoraSpec, UnknownHead, find_layout
+from fslora.lora import Layout, LoraSpec, UnknownHead, UnknownTarget
 from fslora.methods import METHODS, Job, Method
-from fslora.models import ModelError, check_nf4, load_tokenizer, max_tokens, shape_of
-from fslora.peft_io import AdapterError, check_adapter
-from fslora.trainer import job_rows
+from fslora.models import ModelError, check_nf4, load_tokenizer
 from sim.errors import InputError
 from sim.scenario import Scenario
 from sim.sections.base import NUMBER_BITS
+from sim.sections.learning import STDLIB, SYNTHETIC
 from wireless import streams
 
 
 @dataclass(frozen=True, slots=True)
-class Workload:
-    """What the devices have to do: data, shapes, and the cost of training them.
+class Text:
+    """What there is to train on.
 
     Parameters
     ----------
     dataset, shards
         Examples, and which of them each device holds.
+    """
+
+    dataset: Dataset
+    shards: Shards
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the devices have to do: data, shapes, and the cost of training them.
+
+    Parameters
+    ----------
+    lengths
+        How many examples each of the N devices holds, and of what lengths.
+    label_names
+        Names of the classes; empty if the data have none.
+    data_sha256
+        Hash of the text, or of the sizes of data without text.
+    text
+        The data themselves; None for data without text.
     layout
         Adapted layers and trained heads.
     lora, local, method
@@ -41,8 +77,10 @@ class Workload:
         Token of the padding.
     """
 
-    dataset: Dataset
-    shards: Shards
+    lengths: Lengths
+    label_names: tuple[str, ...]
+    data_sha256: str
+    text: Text | None
     layout: Layout
     lora: LoraSpec
     local: LocalTraining
@@ -51,32 +89,72 @@ class Workload:
     pad_token: int
 
     @property
-    def weight(self) -> NDArray[np.float64]:
-        """Data weights a_n: each device's share of the training examples, (N,)."""
-        samples = np.array([len(shard) for shard in self.shards], dtype=np.float64)
-        return np.asarray(samples / samples.sum())
+    def dataset(self) -> Dataset:
+        """Examples; see `text`."""
+        return self._text().dataset
 
     @property
+    def shards(self) -> Shards:
+        """Which examples each device holds; see `text`."""
+        return self._text().shards
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Training examples of each device, (N,)."""
+        return self.lengths.samples
+
+    @cached_property
+    def weight(self) -> NDArray[np.float64]:
+        """Data weights a_n: each device's share of the training examples, (N,)."""
+        return self.samples / float(self.samples.sum())
+
+    @cached_property
     def steps(self) -> NDArray[np.int64]:
         """Local steps H_n of each device, (N,)."""
-        return self.local.steps_of([len(shard) for shard in self.shards])
+        return self.local.steps_of(self.samples)
+
+    def label_counts(self) -> NDArray[np.int64]:
+        """How many examples of each class every device holds, (N, classes)."""
+        if not self.label_names:
+            return np.zeros((len(self.samples), 0), dtype=np.int64)
+        return label_histogram(self.dataset.train, self.shards, len(self.label_names))
 
     def expected_flops(self, rank: int) -> NDArray[np.float64]:
         """Arithmetic of a device's round at one rank, on average over its data, (N,)."""
-        each = self.cost.example_flops(rank, self.dataset.train.length)
-        mean = [each[shard].mean() for shard in self.shards]
-        batch = self.local.batch_of([len(shard) for shard in self.shards])
-        return np.asarray(np.array(mean) * self.steps * batch)
+        mean = self.cost.flops(rank, self.lengths.powers) / self.samples
+        return np.asarray(mean * self.steps * self.local.batch_of(self.samples))
+
+    def flops_of(
+        self, device: NDArray[np.int64], key: NDArray[np.int64], rank: ArrayLike
+    ) -> NDArray[np.float64]:
+        """Arithmetic of exactly these jobs, from the lengths of their own examples.
+
+        Parameters
+        ----------
+        device, key, rank
+            (M,) as in `Job`; one rank may serve all.
+
+        Returns
+        -------
+        array (M,)
+        """
+        count = self.steps[device] * self.local.batch_of(self.samples[device])
+        return self.cost.flops(rank, self.lengths.drawn(device, key, count))
 
     def flops(self, job: Job) -> float:
-        """Arithmetic of exactly this job, from the lengths of its own examples."""
-        length = self.dataset.train.length
-        rows = job_rows(self.shards, length, self.local, job)
-        return float(self.cost.example_flops(job.rank, length[rows]).sum())
+        """The same for one job."""
+        return float(self.flops_of(np.array([job.device]), np.array([job.key]), job.rank)[0])
+
+    def _text(self) -> Text:
+        if self.text is None:
+            raise ValueError(f"{SYNTHETIC} has no examples, only how many there are")
+        return self.text
 
 
 def build_workload(scenario: Scenario) -> Workload:
     """Load and divide the data, find the layers, count the cost.
+
+    If only time is simulated, torch is not imported.
 
     Raises
     ------
@@ -91,88 +169,145 @@ def build_workload(scenario: Scenario) -> Workload:
         raise InputError(f"model.name: {error}") from None
 
 
-def arithmetic(scenario: Scenario) -> torch.dtype:
-    """Number format the base computes in."""
-    chosen = scenario.model.dtype
-    dtype: torch.dtype = torch.bfloat16 if chosen == "nf4" else getattr(torch, chosen)
-    return dtype
-
-
 def _build(scenario: Scenario) -> Workload:
     data = scenario.data
-    nf4 = scenario.model.dtype == "nf4"
-    if nf4:
+    if scenario.model.dtype == "nf4":
         try:
             check_nf4(scenario.model.name)
         except ModelError as error:
             raise InputError(f"model.dtype = 'nf4': {error}") from None
-    tokenizer = load_tokenizer(scenario.model.name)
-    if data.source == "builtin:stdlib":
-        corpus = load_stdlib()
+    tokenizer = (tokenizer_apart if _apart(scenario) else load_tokenizer)(scenario.model.name)
+    if data.source == SYNTHETIC:
+        names: tuple[str, ...] = ()
+        text, lengths = None, Lengths.equal(_sizes(scenario), data.length)
+        digest = hashlib.sha256(f"{data.length}|".encode() + lengths.samples.tobytes())
+        sha256 = digest.hexdigest()
+        card = _card(scenario, 0, tokenizer.pad_token)
     else:
-        corpus = load_table(
-            data.source,
-            data.text_column,
-            data.label_column,
-            data.group_column,
-            data.held_out,
-            data.prompt_column,
-        )
-    shape = shape_of(
-        scenario.model.name,
-        data.task,
-        len(corpus.label_names),
+        corpus = _corpus(scenario)
+        card = _card(scenario, len(corpus.label_names), tokenizer.pad_token)
+        text = _text(scenario, corpus, tokenizer)
+        lengths = Lengths.of(text.dataset.train.length, text.shards)
+        names, sha256 = text.dataset.label_names, text.dataset.sha256
+    lora = _lora(scenario)
+    if not scenario.training.timing_only:
+        _check_start(scenario, card.layout, lora)
+    return Workload(
+        lengths,
+        names,
+        sha256,
+        text,
+        card.layout,
+        lora,
+        _local(scenario),
+        METHODS[scenario.method.name],
+        card.cost,
         tokenizer.pad_token,
-        arithmetic(scenario),
     )
-    positions = max_tokens(shape)
-    if positions is not None and data.length > positions:
-        raise InputError(
-            f"data.length = {data.length}: {scenario.model.name} takes at most {positions} tokens"
-        )
+
+
+def _apart(scenario: Scenario) -> bool:
+    """Whether what needs torch is better left to another process."""
+    return scenario.training.timing_only and "torch" not in sys.modules
+
+
+def _corpus(scenario: Scenario) -> Corpus:
+    data = scenario.data
+    if data.source == STDLIB:
+        return load_stdlib()
+    return load_table(
+        data.source,
+        data.text_column,
+        data.label_column,
+        data.group_column,
+        data.held_out,
+        data.prompt_column,
+    )
+
+
+def _text(scenario: Scenario, corpus: Corpus, tokenizer: Tokenizer) -> Text:
+    """Cut the corpus into examples and deal them."""
+    data, devices = scenario.data, scenario.fleet.devices
     dataset = tokenize(corpus, tokenizer, data.task, data.length, data.held_out_per_group)
-    if len(dataset.train) < scenario.fleet.devices:
+    if len(dataset.train) < devices:
         raise InputError(
-            f"fleet.devices = {scenario.fleet.devices}: {data.source} has only "
+            f"fleet.devices = {devices}: {data.source} has only "
             f"{len(dataset.train)} training examples; take fewer devices or more data"
         )
     shards = partition(
         dataset.train,
         data.partition,
-        scenario.fleet.devices,
+        devices,
         streams.key(scenario.seed, "partition"),
         data.alpha,
         data.classes_per_device,
     )
-    choice = scenario.lora
-    targets = choice.targets if isinstance(choice.targets, str) else tuple(choice.targets)
-    lora = LoraSpec(choice.rank, choice.alpha, targets, choice.rslora, choice.dropout)
+    return Text(dataset, shards)
+
+
+def _sizes(scenario: Scenario) -> NDArray[np.int64]:
+    """Examples (N,) of devices without text, at least one each.
+
+    Log-normal; with partition `quantity` gamma distributed, since shares of independent gamma
+    variables in their sum are Dirichlet distributed. Who else is there does not matter.
+    """
+    data, device = scenario.data, np.arange(scenario.fleet.devices)
+    if data.partition == "quantity":
+        quantile = streams.uniform(scenario.seed, "samples", device)
+        factor = gammaincinv(data.alpha, quantile) / data.alpha
+    else:
+        factor = np.exp(data.samples_sigma * streams.normal(scenario.seed, "samples", device))
+    sizes = np.maximum(1.0, np.rint(data.samples * np.asarray(factor, dtype=np.float64)))
+    return sizes.astype(np.int64)
+
+
+def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
+    """Layers and cost, by whichever process has torch."""
+    data, choice, training = scenario.data, scenario.lora, scenario.training
+    nf4 = scenario.model.dtype == "nf4"
+    question = Question(
+        scenario.model.name,
+        data.task,
+        classes,
+        pad_token,
+        "bfloat16" if nf4 else scenario.model.dtype,
+        nf4,
+        _lora(scenario).targets,
+        choice.dropout,
+        scenario.method.name,
+        NUMBER_BITS[scenario.method.number_format],
+        data.length,
+        training.batch,
+        training.optimizer,
+        training.momentum,
+        training.gradient_checkpointing,
+    )
     try:
-        layout = find_layout(shape, targets, heads=data.task == "classification")
+        return (card_apart if _apart(scenario) else make_card)(question)
+    except TooLong as error:
+        raise InputError(f"data.length = {data.length}: {error}") from None
     except UnknownHead as error:
         raise InputError(f"model.name = '{scenario.model.name}': {error}") from None
-    except ValueError as error:
+    except UnknownTarget as error:
         raise InputError(f"lora.targets = {choice.targets}: {error}") from None
-    if choice.start is not None:
+
+
+def _check_start(scenario: Scenario, layout: Layout, lora: LoraSpec) -> None:
+    """Check the adapter that training starts from, if any."""
+    from fslora.peft_io import AdapterError, check_adapter
+
+    start = scenario.lora.start
+    if start is not None:
         try:
-            check_adapter(Path(choice.start), layout, lora)
+            check_adapter(Path(start), layout, lora)
         except AdapterError as error:
-            raise InputError(f"lora.start = '{choice.start}': {error}") from None
-    local = _local(scenario)
-    method = METHODS[scenario.method.name]
-    cost = count_cost(
-        shape,
-        layout,
-        method,
-        local,
-        data.length,
-        data.task,
-        NUMBER_BITS[scenario.method.number_format],
-        nf4,
-        scenario.training.gradient_checkpointing,
-        lora.dropout,
-    )
-    return Workload(dataset, shards, layout, lora, local, method, cost, tokenizer.pad_token)
+            raise InputError(f"lora.start = '{start}': {error}") from None
+
+
+def _lora(scenario: Scenario) -> LoraSpec:
+    choice = scenario.lora
+    targets = choice.targets if isinstance(choice.targets, str) else tuple(choice.targets)
+    return LoraSpec(choice.rank, choice.alpha, targets, choice.rslora, choice.dropout)
 
 
 def _local(scenario: Scenario) -> LocalTraining:

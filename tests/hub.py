@@ -44,12 +44,8 @@ def save_tokenizer(folder: Path) -> int:
 class MarkedTokenizer(HubTokenizer):
     """A tokenizer that tells its tokens' words."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        super().__init__(tokenizer)
-        self._words = tokenizer.convert_ids_to_tokens
-
     def word(self, token: int) -> str:
-        return str(self._words(token))
+        return str(self.pipeline.id_to_token(token))
 
     def words(self, text: str) -> list[str]:
         return [self.word(token) for token in self.running(text)[0].tolist()]
@@ -67,7 +63,7 @@ def marked_tokenizer(folder: Path, template: str, ends: bool) -> MarkedTokenizer
     tokenizer.post_processor = processors.TemplateProcessing(
         single=template, special_tokens=[(mark, tokenizer.token_to_id(mark)) for mark in marks]
     )
-    return MarkedTokenizer(
+    return MarkedTokenizer.of(
         PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
             pad_token="[PAD]",

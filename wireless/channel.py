@@ -19,8 +19,9 @@ from wireless.link import Link
 from wireless.mobility import Mobility, Static
 from wireless.power_control import power_dbm
 from wireless.propagation.penetration import building_loss_db
-from wireless.radio import RadioParameters
+from wireless.radio import DEEPEST_FADE, RadioParameters
 from wireless.rates import faded_link, uplink
+from wireless.traces import whole_periods
 
 FloatArray = NDArray[np.float64]
 
@@ -171,7 +172,8 @@ class Channel:
     @property
     def changes(self) -> bool:
         """Whether links change in the course of time."""
-        return self.radio.fading.kind == "per-round" or not isinstance(self._mobility, Static)
+        fades = self.radio.fading.kind in ("per-round", "block")
+        return fades or not isinstance(self._mobility, Static)
 
     def at(self, device: NDArray[np.int64], time_s: float) -> LinkState:
         """Return the links of some devices at one moment.
@@ -299,13 +301,16 @@ class Channel:
         sends = np.ones(len(device))
         outage = np.zeros(len(device), dtype=np.bool_)
         faded_db: FloatArray | None = k_db
+        if radio.fading.kind == "block" and radio.fades:
+            block_s = radio.fading.block_s
+            begun_s = float(whole_periods(np.array(time_s), block_s)) * block_s
+            now = self._fading(device, begun_s, _ratio(k_db))
+            snr_bandwidth, faded_db = snr_bandwidth * np.maximum(now, DEEPEST_FADE), None
         if radio.fading.kind == "per-round" and radio.fades:
-            k_factor = np.where(np.isnan(k_db), 0.0, 10 ** (np.nan_to_num(k_db) / 10))
+            k_factor = _ratio(k_db)
             least = 10 ** ((radio.fading.outage_snr_db - snr_db) / 10)
             sends = 1 - fading.outage_probability(least, k_factor)
-            # One shift for good: a change of it would make the phase jump.
-            shift = fading.doppler_hz(radio.fading.speed_m_s, radio.carrier_hz)
-            now = fading.power(self._seed, device, time_s, shift, k_factor)
+            now = self._fading(device, time_s, k_factor)
             outage = (now < least) | (sends < LEAST_PROBABILITY)
             snr_bandwidth, faded_db = snr_bandwidth * now, None
         return LinkState(
@@ -328,6 +333,14 @@ class Channel:
             outage=outage,
         )
 
+    def _fading(
+        self, device: NDArray[np.int64], time_s: float, k_factor: FloatArray
+    ) -> FloatArray:
+        """Powers (M,) of the small-scale channel relative to their mean."""
+        # One shift for good: a change of it would make the phase jump.
+        shift = fading.doppler_hz(self.radio.fading.speed_m_s, self.radio.carrier_hz)
+        return fading.power(self._seed, device, time_s, shift, k_factor)
+
     def _k_db(self, device: NDArray[np.int64], places: _Places) -> FloatArray:
         """Rician factors in whole dB, so that devices share curves; NaN out of sight or indoors."""
         mean_and_std = self.radio.environment.rician_k_db
@@ -337,6 +350,11 @@ class Channel:
         drawn = mean + std * streams.normal(self._seed, "radio.rician", device)
         seen = places.los & (self._walls_db[device] == 0)
         return np.where(seen, np.clip(np.rint(drawn), *_K_RANGE_DB), np.nan)
+
+
+def _ratio(k_db: FloatArray) -> FloatArray:
+    """Rician factors as ratios, zero for Rayleigh."""
+    return np.where(np.isnan(k_db), 0.0, 10 ** (np.nan_to_num(k_db) / 10))
 
 
 def _watts(dbm: float | FloatArray) -> FloatArray:

@@ -15,7 +15,8 @@ _STEPS = 30
 def planning_link(channel: Channel, state: LinkState | None = None) -> Link:
     """Return uplinks whose transfer times are the means over what fading leaves.
 
-    With ergodic rates or a constant channel they are the uplinks themselves. With fading per round,
+    With ergodic rates or a constant channel they are the uplinks themselves, with block fading the
+    means over fading, which a transfer of many blocks comes near to. With fading per round,
     a link without fading that takes as long for a bit over the whole band as the fading link does
     in the mean over the rounds without outage (own derivation): the mean of one over the rate,
     which an outage SNR keeps finite.
@@ -39,12 +40,16 @@ def planning_link(channel: Channel, state: LinkState | None = None) -> Link:
     planned (`docs/radio.md` has figures).
     """
     radio, start = channel.radio, channel.start if state is None else state
-    if radio.fading.kind != "per-round" or not radio.fades:
+    if radio.fading.kind not in ("per-round", "block") or not radio.fades:
         return start.uplink
     band = radio.bandwidth_hz
     headroom_db = channel.max_power_dbm - start.tx_power_dbm
     snr_bandwidth = band * 10 ** ((start.snr_db + headroom_db) / 10)
     coupling_db = start.path_loss_db + start.shadowing_db - radio.antennas_db
+    if radio.fading.kind == "block":
+        return uplink(
+            radio, channel.max_power_dbm, coupling_db, snr_bandwidth, start.rician_k_db
+        )
     k_db = start.rician_k_db
     k_factor = np.where(np.isnan(k_db), 0.0, 10 ** (np.nan_to_num(k_db) / 10))
     least = 10 ** ((radio.fading.outage_snr_db - start.snr_db) / 10)

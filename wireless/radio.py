@@ -4,10 +4,14 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from wireless.efficiency import Efficiency, FittedNr, Shannon
+from wireless.efficiency import Efficiency, FittedNr, LinkAdaptation, Shannon
 from wireless.layout import Layout
 from wireless.nr import OVERHEAD
 from wireless.propagation import Environment, UMa
+
+
+#: Least power of block fading relative to its mean.
+DEEPEST_FADE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,9 +20,10 @@ class Fading:
 
     Parameters
     ----------
-    kind : {"ergodic", "per-round", "none"}
+    kind : {"ergodic", "per-round", "block", "none"}
         Rates are means over the fading of a transfer; or the uplink of a round's start holds for
-        the round, while downlinks stay means; or the channel is constant.
+        the round, or that of a block's start for the block, while downlinks stay means; or the
+        channel is constant.
     rician : bool
         Whether devices in line of sight have a Rician factor; all others fade as Rayleigh.
     outage_snr_db : float
@@ -26,16 +31,22 @@ class Fading:
     speed_m_s : float
         Speed of the devices, or of what moves around them, that the Doppler shift is reckoned with;
         the default is the 3 km/h of TR 38.901, table 7.2-1.
+    block_s : float
+        Block fading only: length of a block in seconds, > 0. A fade counts as no deeper than
+        `DEEPEST_FADE`, so that every rate is positive.
     """
 
-    kind: Literal["ergodic", "per-round", "none"] = "ergodic"
+    kind: Literal["ergodic", "per-round", "block", "none"] = "ergodic"
     rician: bool = True
     outage_snr_db: float = -10.0
     speed_m_s: float = 3 / 3.6
+    block_s: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.kind not in ("ergodic", "per-round", "none"):
-            raise ValueError(f"kind must be ergodic, per-round or none, got {self.kind!r}")
+        if self.kind not in ("ergodic", "per-round", "block", "none"):
+            raise ValueError(f"kind must be ergodic, per-round, block or none, got {self.kind!r}")
+        if not 0 < self.block_s < math.inf:
+            raise ValueError(f"block_s must be finite and positive, got {self.block_s}")
         if not math.isfinite(self.outage_snr_db):
             raise ValueError(f"outage_snr_db must be finite, got {self.outage_snr_db}")
         if not 0 < self.speed_m_s < math.inf:
@@ -184,6 +195,11 @@ class RadioParameters:
             raise ValueError(
                 f"block_hz must be positive and at most bandwidth_hz = {self.bandwidth_hz:g}, "
                 f"got {self.block_hz}"
+            )
+        if self.fading.kind == "block" and isinstance(self.efficiency, LinkAdaptation):
+            raise ValueError(
+                "fading must not be block with link adaptation, which sends nothing in a fade; "
+                "take another modulation"
             )
         if self.building not in ("low-loss", "high-loss"):
             raise ValueError(f"building must be low-loss or high-loss, got {self.building!r}")

@@ -123,5 +123,17 @@ def key(seed: int, purpose: str, *counters: int) -> int:
     TypeError
         If the seed or a counter is not an integer.
     """
-    bits = _bits(seed, purpose, tuple(index(counter) for counter in counters))
-    return int(bits.item()) >> 1
+    return int(keys(seed, purpose, *(index(counter) for counter in counters)).item())
+
+
+def keys(seed: int, purpose: str, *counters: ArrayLike) -> NDArray[np.int64]:
+    """Return the integers that `key` gives, for many addresses at once.
+
+    Parameters and errors are those of `uniform`.
+
+    Returns
+    -------
+    ndarray of int64
+        One non-negative value per address, in the broadcast shape of the counters.
+    """
+    return (_bits(seed, purpose, counters) >> np.uint64(1)).astype(np.int64)

@@ -7,6 +7,7 @@ from fslora.data.dataset import Dataset, Examples, tokenize
 from fslora.data.partition import Shards, label_histogram, partition
 from fslora.data.stdlib import load_stdlib
 from fslora.data.tables import load_table
+from fslora.data.tokens import Tokenizer
 
 __all__ = [
     "Corpus",
@@ -15,6 +16,7 @@ __all__ = [
     "Document",
     "Examples",
     "Shards",
+    "Tokenizer",
     "label_histogram",
     "load_stdlib",
     "load_table",

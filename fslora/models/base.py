@@ -4,33 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
-
-import torch
-from safetensors.torch import load_file
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PretrainedConfig,
-    PreTrainedModel,
-)
-from transformers.utils import logging
+from typing import TYPE_CHECKING, Any
 
 from fslora.data.tokens import ByteTokenizer, HubTokenizer, Tokenizer
 from fslora.models.quantized import keep_differentiable, nf4_config, quantizer_missing
 from fslora.models.tiny_llama import WEIGHTS_FOLDER, tiny_llama_config
 from fslora.tasks import Task
 
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel
+
 #: Name of the model that lies in the package.
 BUILTIN = "builtin:tiny-llama"
-
-_AUTO_CLASS: dict[Task, Any] = {
-    "causal-lm": AutoModelForCausalLM,
-    "classification": AutoModelForSequenceClassification,
-}
-
 
 #: Families that count positions from the padding token on, and so have fewer than they state.
 _PADDED_POSITIONS = ("roberta", "xlm-roberta", "camembert")
@@ -50,8 +36,10 @@ def load_tokenizer(name: str) -> Tokenizer:
     """
     if name == BUILTIN:
         return ByteTokenizer()
+    from transformers import AutoTokenizer
+
     try:
-        return HubTokenizer(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
+        return HubTokenizer.of(AutoTokenizer.from_pretrained(name, trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise _cannot_load(name, error) from None
 
@@ -91,6 +79,9 @@ def load_model(
     ModelError
         If there is no such model, or it cannot take the task or be quantised.
     """
+    import torch
+    from safetensors.torch import load_file
+
     quantized: dict[str, Any] = {}
     if nf4:
         check_nf4(name)
@@ -101,7 +92,7 @@ def load_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if name == BUILTIN:
-            model = _AUTO_CLASS[task].from_config(config)
+            model = _auto_class(task).from_config(config)
             weights = load_file(WEIGHTS_FOLDER / "model.safetensors")
             result = model.load_state_dict({k: v.float() for k, v in weights.items()}, strict=False)
             # The output layer is tied to the embedding, a classifier's head is new.
@@ -111,7 +102,7 @@ def load_model(
         else:
             try:
                 with _quietly():
-                    model = _AUTO_CLASS[task].from_pretrained(
+                    model = _auto_class(task).from_pretrained(
                         name,
                         config=config,
                         dtype=dtype,
@@ -131,6 +122,8 @@ def load_model(
 @contextmanager
 def _quietly() -> Iterator[None]:
     """Keep transformers from reporting on the terminal: a classifier's head is new by intent."""
+    from transformers.utils import logging
+
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -154,10 +147,12 @@ def shape_of(
     ModelError
         If there is no such model.
     """
+    import torch
+
     config = _config(name, task, classes, pad_token)
     try:
         with torch.device("meta"):
-            model = _AUTO_CLASS[task].from_config(
+            model = _auto_class(task).from_config(
                 config, attn_implementation="eager", dtype=dtype, trust_remote_code=False
             )
     except ValueError as error:
@@ -190,10 +185,21 @@ def max_tokens(model: PreTrainedModel) -> int | None:
     return positions
 
 
+def _auto_class(task: Task) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    return {
+        "causal-lm": AutoModelForCausalLM,
+        "classification": AutoModelForSequenceClassification,
+    }[task]
+
+
 def _config(name: str, task: Task, classes: int, pad_token: int) -> PretrainedConfig:
     if name == BUILTIN:
         config: PretrainedConfig = tiny_llama_config()
     else:
+        from transformers import AutoConfig
+
         try:
             config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         except (OSError, ValueError) as error:

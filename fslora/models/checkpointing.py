@@ -6,16 +6,15 @@ pass the activations of that block (arXiv 1604.06174).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
-
-from torch import nn
-from torch.utils.checkpoint import checkpoint
-from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
+from typing import TYPE_CHECKING
 
 from fslora.models.base import ModelError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
 
 
 def blocks(model: PreTrainedModel) -> list[nn.Module]:
@@ -33,6 +32,8 @@ def enable_checkpointing(model: PreTrainedModel) -> None:
     ModelError
         If the architecture has no such blocks.
     """
+    from torch.utils.checkpoint import checkpoint
+
     found = blocks(model)
     if not found:
         raise ModelError(
@@ -40,17 +41,17 @@ def enable_checkpointing(model: PreTrainedModel) -> None:
             "leave training.gradient_checkpointing out"
         )
     for block in found:
-        # On the object, so that hooks of the block stay outside and run once.
-        block.forward = partial(_checkpointed, block.forward)
-
-
-def _checkpointed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    # Nothing in a block is drawn from a generator: its own dropout is off, and LoRA's follows from
-    # keys. What is not kept cannot stop a CUDA graph either.
-    return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **kwargs)
+        # On the object, so that hooks of the block stay outside and run once. Nothing in a block is
+        # drawn from a generator: its own dropout is off, and LoRA's follows from keys. What is not
+        # kept cannot stop a CUDA graph either.
+        block.forward = partial(
+            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+        )
 
 
 def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     for child in module.children():
         if isinstance(child, GradientCheckpointingLayer):
             yield child

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-
-import torch
-from torch import nn
-from transformers import BitsAndBytesConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from typing import TYPE_CHECKING
 
 from fslora.lora import HEAD_NAMES
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import BitsAndBytesConfig, PreTrainedModel
 
 #: Weights that share a constant, and constants that share one of their own.
 _BLOCK, _NESTED_BLOCK = 64, 256
@@ -31,6 +31,8 @@ def nf4_config(shape: PreTrainedModel) -> BitsAndBytesConfig:
     shape
         The model, with or without weights; its number format is that of the arithmetic.
     """
+    from transformers import BitsAndBytesConfig
+
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -62,6 +64,8 @@ def frozen_bytes(shape: PreTrainedModel, nf4: bool) -> int:
         Whether its linear layers, but for output layer and head, hold half a byte per weight
         plus the constants of their blocks: 8 bits per 64 weights and 32 per 256 of those.
     """
+    import torch
+
     total = sum(value.numel() * value.element_size() for value in shape.parameters())
     if nf4:
         kept = _unquantized(shape)
@@ -79,6 +83,9 @@ def _nf4_bytes(weights: int) -> int:
 
 
 def _quantizable(module: nn.Module) -> bool:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
     return isinstance(module, Conv1D) or type(module) is nn.Linear
 
 

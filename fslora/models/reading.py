@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any
 
 from fslora.models.checkpointing import blocks
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
 
 #: Families whose classification heads read the first position, and nothing else, of the last block.
 _READS_FIRST = ("bert", "camembert", "electra", "roberta", "xlm-roberta")

@@ -1,19 +1,12 @@
-"""Sections on how a run goes: schedule, end, and what is measured."""
+"""Sections on how a run goes: when it ends, and what is measured."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from sim.sections.base import Count, Positive, Section
-
-
-class Synchronous(Section):
-    """Each round waits for its whole cohort."""
-
-    name: Literal["synchronous"] = "synchronous"
-    """synchronous"""
-    overhead_s: Positive = 0.1
-    """Signalling and aggregation per round (s)."""
 
 
 class Target(Section):
@@ -39,7 +32,24 @@ class Stop(Section):
 
 
 class Output(Section):
-    """What is measured on the way."""
+    """What is measured on the way, and how much of it is written."""
 
     evaluate_every: Count = 2
     """Rounds between evaluations; round 0 and the last are always evaluated."""
+    timeline: Literal["rounds", "devices", "full"] = "devices"
+    """What is written of the course of rounds: rounds, their totals alone; devices, what every
+    device did and the band in use; full, every span of constant band too."""
+    checkpoint_every: Count | None = 10
+    """Rounds between checkpoints, from which an interrupted run goes on; null for none but when it
+    is interrupted."""
+    parquet: bool = False
+    """Whether the files on the course of rounds are written as Parquet, too."""
+
+    @model_validator(mode="after")
+    def _something_to_write(self) -> Self:
+        if self.parquet and self.timeline == "rounds":
+            raise ValueError(
+                "parquet = true: with timeline = 'rounds' there is nothing to write; set "
+                "output.timeline = devices or full"
+            )
+        return self

@@ -30,6 +30,23 @@ class Model(Section):
     bfloat16, and needs the extra `quantized`."""
 
 
+#: Sources inside the package: text, and sizes without text.
+STDLIB, SYNTHETIC = "builtin:stdlib", "builtin:synthetic"
+
+#: Keys of `Data` that only text has a use for.
+_OF_TEXT = (
+    "task",
+    "held_out_per_group",
+    "text_column",
+    "prompt_column",
+    "label_column",
+    "group_column",
+    "held_out",
+)
+
+#: Below this the sizes of devices differ by more than numbers can hold.
+_LEAST_ALPHA = 1e-3
+
 #: Keys of `Data` that only some partitions read.
 _READ_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"alpha": ("dirichlet", "quantity"), "classes_per_device": ("pathological",)}
@@ -39,8 +56,9 @@ _READ_BY: Mapping[str, tuple[str, ...]] = MappingProxyType(
 class Data(Section):
     """Text, task, and how examples are dealt to devices."""
 
-    source: str = "builtin:stdlib"
-    """builtin:stdlib, a .csv or .jsonl file, or datasets:NAME."""
+    source: str = STDLIB
+    """builtin:stdlib, a .csv or .jsonl file, datasets:NAME, or, where training is left out,
+    builtin:synthetic: examples without text, all of full length."""
     task: Task = "causal-lm"
     """What is learnt: the next token, or the class of an example."""
     length: Annotated[int, Field(ge=2)] = 128
@@ -65,6 +83,11 @@ class Data(Section):
     """Column of the group in a file; by default the class is the group."""
     held_out: str | None = None
     """File (or split of datasets:NAME) to evaluate on; by default every eighth example."""
+    samples: Annotated[int, Field(ge=1, le=100_000)] = 100
+    """Examples per device of builtin:synthetic: the median, with partition quantity the mean."""
+    samples_sigma: Annotated[float, Field(ge=0, le=3)] = 0.0
+    """Spread of the examples per device of builtin:synthetic: standard deviation of the natural
+    logarithm."""
 
     @property
     def eval_metric(self) -> str:
@@ -73,7 +96,11 @@ class Data(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.source == "builtin:stdlib":
+        if self.source == SYNTHETIC:
+            self._needs_no_text()
+        else:
+            self._reads_no_sizes()
+        if self.source == STDLIB:
             for key in ("label_column", "group_column", "prompt_column", "held_out"):
                 given = getattr(self, key)
                 if given is not None:
@@ -81,7 +108,7 @@ class Data(Section):
                         f"{key} = '{given}': builtin:stdlib brings classes, groups and a "
                         "held-out part; leave it out, or name a file as data.source"
                     )
-        elif self.label_column is None:
+        elif self.label_column is None and self.source != SYNTHETIC:
             if self.task == "classification":
                 raise ValueError(
                     "label_column = null: classification of a file needs its class column"
@@ -102,12 +129,49 @@ class Data(Section):
             )
         for key, rules in _READ_BY.items():
             given = getattr(self, key)
-            if self.partition not in rules and given != type(self).model_fields[key].default:
+            if self.partition not in rules and self._chosen(key):
                 raise ValueError(
                     f"{key} = {given:g}: data.partition = '{self.partition}' does not read it; "
                     f"leave it out, or choose {' or '.join(rules)}"
                 )
         return self
+
+    def _needs_no_text(self) -> None:
+        """Refuse what has no meaning for `builtin:synthetic`."""
+        for key in _OF_TEXT:
+            if self._chosen(key):
+                raise ValueError(
+                    f"{key} = {getattr(self, key)!r}: {SYNTHETIC} has no text and no classes; "
+                    "leave it out, or name a file as data.source"
+                )
+        if self.partition not in ("natural", "quantity"):
+            raise ValueError(
+                f"partition = '{self.partition}': {SYNTHETIC} has no examples to deal; "
+                "choose natural or quantity"
+            )
+        if self.partition == "quantity":
+            if self._chosen("samples_sigma"):
+                raise ValueError(
+                    f"samples_sigma = {self.samples_sigma:g}: data.partition = 'quantity' takes "
+                    "data.alpha for the spread; leave it out, or choose natural"
+                )
+            if self.alpha < _LEAST_ALPHA:
+                raise ValueError(
+                    f"alpha = {self.alpha:g}: {SYNTHETIC} takes at least {_LEAST_ALPHA:g}"
+                )
+
+    def _reads_no_sizes(self) -> None:
+        """Refuse what only `builtin:synthetic` reads."""
+        for key in ("samples", "samples_sigma"):
+            if self._chosen(key):
+                raise ValueError(
+                    f"{key} = {getattr(self, key):g}: only data.source = {SYNTHETIC} reads it; "
+                    "leave it out"
+                )
+
+    def _chosen(self, key: str) -> bool:
+        """Whether a key is not at its default."""
+        return bool(getattr(self, key) != type(self).model_fields[key].default)
 
 
 def _form_of_targets(targets: object) -> str | None:
@@ -184,6 +248,8 @@ class AdamServer(Section):
 class Training(Section):
     """Local training on every device, what the server does with it, and what the host may use."""
 
+    timing_only: bool = False
+    """Whether training is left out: only time passes, and the time to the target is estimated."""
     steps: Annotated[int, Field(ge=1, le=100_000)] = 5
     """Local steps per round, H; not used if epochs is set."""
     epochs: Annotated[int, Field(ge=1, le=1000)] | None = None

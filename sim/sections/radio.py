@@ -115,6 +115,19 @@ class PerRound(Section):
     """Speed that the Doppler shift is reckoned with (m/s)."""
 
 
+class Block(Section):
+    """The fading at the start of a block of time holds for the block; the band is divided anew."""
+
+    name: Literal["block"]
+    """block"""
+    rician: bool = _FADING.rician
+    """Whether the line of sight counts; false is Rayleigh fading for all."""
+    block_s: Positive = _FADING.block_s
+    """Length of a block (s)."""
+    speed_m_s: Annotated[float, Field(gt=0, le=500)] = _FADING.speed_m_s
+    """Speed that the Doppler shift is reckoned with (m/s)."""
+
+
 class Constant(Section):
     """A channel that does not fade."""
 
@@ -199,9 +212,12 @@ class Radio(Section):
         FittedNr()
     )
     """What an SNR buys: shannon, fitted-nr or link-adaptation; the last two less NR's overhead."""
-    fading: Annotated[Ergodic | PerRound | Constant, Field(discriminator="name")] = Ergodic()
+    fading: Annotated[Ergodic | PerRound | Block | Constant, Field(discriminator="name")] = (
+        Ergodic()
+    )
     """ergodic: mean rates over fading, Rician in line of sight, else Rayleigh; per-round: the
-    fading at a round's start holds for the round; none: a constant channel."""
+    fading at a round's start holds for the round; block: it changes with every block of time; none:
+    a constant channel."""
     power_control: PowerControlChoice | None = None
     """Open-loop power control: {p0_dbm, alpha}; null for full power."""
     uplink_share: Annotated[float, Field(ge=0.01, le=1)] = _RADIO.uplink_share
@@ -212,6 +228,8 @@ class Radio(Section):
     ] = "equal-finish"
     """How the uplink band is divided: once, so that everybody ends together; the same, again at
     every event; evenly among those who send; in proportion to what they send; one at a time."""
+    reallocation_s: NonNegative = 0.0
+    """Least time between two divisions of an uplink band (s); events closer than that are merged."""
     block_hz: Positive | None = None
     """Width of a resource block of which everybody gets whole numbers (Hz); null to divide
     freely."""

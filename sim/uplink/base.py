@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ class Transfer:
     sent_bits, used_hz_s, power_s
         What got through, bandwidth times time, and seconds at full power that take as much energy:
         of the attempt, known once it has ended or was stopped.
+    owner
+        Whose it is, for whoever started it.
     """
 
     bits: float
@@ -41,6 +44,7 @@ class Transfer:
     sent_bits: float = 0.0
     used_hz_s: float = 0.0
     power_s: float = 0.0
+    owner: Any = None
 
 
 OnEnd = Callable[[Transfer], None]

@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fslora.batches import Batches, data_order
+from fslora.batches import Batches
 from fslora.local import LocalTraining
+from fslora.order import data_order
 from tests.fslora.conftest import small_dataset
 
 SHARD = np.arange(100, 123)

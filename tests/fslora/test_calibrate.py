@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fslora.calibrate import STEPS, Grid, Subject, count_step_flops, measure
-from fslora.cost import count_cost
+from fslora.counting import count_cost
 from fslora.local import LocalTraining
 from fslora.methods import METHODS, Job
 from fslora.models import BUILTIN, ModelError, shape_of

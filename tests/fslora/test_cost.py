@@ -22,7 +22,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
-from fslora.cost import AdapterCost, count_cost
+from fslora.cost import AdapterCost
+from fslora.counting import count_cost
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, Layout, find_layout
 from fslora.losses import device_losses

@@ -26,7 +26,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from fslora.cost import count_cost
+from fslora.counting import count_cost
 from fslora.data import Corpus, Document, load_stdlib, partition, tokenize
 from fslora.evaluate import evaluate
 from fslora.local import LocalTraining

@@ -1,0 +1,156 @@
+"""What the shape of a model says about its training: layers, and the cost of a round.
+
+Finding it takes torch and transformers, whose import takes longer than all else that a run does
+before it starts; what is found is small. `fslora.apart` finds it where they are not wanted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from fslora.cost import AdapterCost
+from fslora.local import LocalTraining, Optimizer
+from fslora.lora import Layout, Targets, find_layout
+from fslora.methods import METHODS
+from fslora.models import max_tokens, shape_of
+from fslora.tasks import Task
+
+
+class TooLong(ValueError):
+    """Examples are longer than the model takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """All that a card depends on.
+
+    Parameters
+    ----------
+    model, task, classes, pad_token
+        As in `fslora.models.load_model`.
+    dtype
+        Name of the number format that the base computes in.
+    nf4
+        Whether its linear layers hold 4-bit weights.
+    targets, dropout
+        As in `LoraSpec`.
+    method
+        Name of the method, which decides what is sent.
+    bits_per_number
+        Size of a transferred number.
+    length
+        Tokens of an example of full length.
+    batch, optimizer, momentum
+        As in `LocalTraining`: examples per step, and what decides the optimizer's state.
+    checkpointing
+        Whether blocks are checkpointed.
+    """
+
+    model: str
+    task: Task
+    classes: int
+    pad_token: int
+    dtype: str
+    nf4: bool
+    targets: Targets
+    dropout: float
+    method: str
+    bits_per_number: int
+    length: int
+    batch: int
+    optimizer: Optimizer
+    momentum: float
+    checkpointing: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """The question as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The question that `to_json` wrote down."""
+        given = values["targets"]
+        return cls(**{**values, "targets": given if isinstance(given, str) else tuple(given)})
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What is trained of a model, and what a device's round of it costs.
+
+    Parameters
+    ----------
+    layout
+        Adapted layers and trained heads.
+    cost
+        Traffic, arithmetic and memory as functions of the rank.
+    """
+
+    layout: Layout
+    cost: AdapterCost
+
+    def to_json(self) -> dict[str, Any]:
+        """The card as JSON values."""
+        layout = self.layout
+        return {
+            "layers": {name: list(dims) for name, dims in layout.layers.items()},
+            "heads": {name: list(dims) for name, dims in layout.heads.items()},
+            "transposed": sorted(layout.transposed),
+            "cost": asdict(self.cost),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The card that `to_json` wrote down."""
+        layers = {name: (d_in, d_out) for name, (d_in, d_out) in values["layers"].items()}
+        heads = {name: (d_in, d_out, bias) for name, (d_in, d_out, bias) in values["heads"].items()}
+        cost: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values["cost"].items()
+        }
+        return cls(Layout(layers, heads, frozenset(values["transposed"])), AdapterCost(**cost))
+
+
+def make_card(question: Question) -> Card:
+    """Find the layers and count the cost, with torch in this process.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be had, or does not fit the task or the checkpointing.
+    TooLong
+        If it does not take examples of that length.
+    UnknownHead, UnknownTarget
+        If what is to be trained is not found.
+    """
+    import torch
+
+    from fslora.counting import count_cost
+
+    task = question.task
+    shape = shape_of(
+        question.model,
+        task,
+        question.classes,
+        question.pad_token,
+        getattr(torch, question.dtype),
+    )
+    positions = max_tokens(shape)
+    if positions is not None and question.length > positions:
+        raise TooLong(f"{question.model} takes at most {positions} tokens")
+    layout = find_layout(shape, question.targets, heads=task == "classification")
+    cost = count_cost(
+        shape,
+        layout,
+        METHODS[question.method],
+        # Neither steps nor step size bear on what a step costs.
+        LocalTraining(1, question.batch, 1.0, question.momentum, optimizer=question.optimizer),
+        question.length,
+        task,
+        question.bits_per_number,
+        question.nf4,
+        question.checkpointing,
+        question.dropout,
+    )
+    return Card(layout, cost)
