@@ -81,6 +81,7 @@ class ReservedUplink(Uplink):
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off: see `Uplink.stop`."""
         assert isinstance(transfer, SteadyAttempt)
+        self._check_open(transfer)
         self._close(transfer, ended=False)
 
     def _end(self) -> None:

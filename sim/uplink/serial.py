@@ -67,6 +67,7 @@ class SerialUplink(Uplink):
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off: see `Uplink.stop`."""
         assert isinstance(transfer, SteadyAttempt)
+        self._check_open(transfer)
         if transfer is self._sender:
             self._close(transfer, ended=False)
             self._next()

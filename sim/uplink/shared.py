@@ -112,8 +112,8 @@ class SharedUplink(Uplink):
         # Who ends at which virtual time, and whose battery at which time.
         self._ends: Queue[_Shared] = Queue()
         self._batteries: Queue[_Shared] = Queue()
-        # The virtual time of a moment, when it gets to the next end if nobody comes or goes, and
-        # when the first battery is empty if that is earlier.
+        # The virtual time of a moment; when it gets to the next end if nobody comes or goes, and
+        # that or an empty battery, whichever is first.
         self._since_s, self._v = clock.now, self._idle_v
         self._end_s = self._due_s = math.inf
         self._telling = False
@@ -127,22 +127,13 @@ class SharedUplink(Uplink):
         ValueError
             If a link is not linear over the whole band.
         """
-        efficiency, power = (
-            linear_efficiency(link, self._band_hz),
-            linear_power(link, self._band_hz),
-        )
+        efficiency = linear_efficiency(link, self._band_hz)
+        power = linear_power(link, self._band_hz)
         if np.isnan(efficiency + power).any():
             raise ValueError("links must be linear over the whole band")
-        values = zip(
-            bits.tolist(),
-            efficiency.tolist(),
-            power.tolist(),
-            (bits / efficiency).tolist(),
-            strict=True,
-        )
-        return [
-            _Shared(payload, bps_hz=e, power_per_hz=p, work_hz_s=w) for payload, e, p, w in values
-        ]
+        columns = (bits, efficiency, power, bits / efficiency)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [_Shared(u, bps_hz=e, power_per_hz=p, work_hz_s=w) for u, e, p, w in rows]
 
     def start(self, transfer: Transfer, bits: float, power_s: float = math.inf) -> None:
         """Begin an attempt: see `Uplink.start`."""
@@ -181,6 +172,7 @@ class SharedUplink(Uplink):
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off: see `Uplink.stop`."""
         assert isinstance(transfer, _Shared)
+        self._check_open(transfer)
         now = self._clock.now
         self._settle(now)
         if transfer in self._ended:

@@ -1,7 +1,8 @@
-"""Uplinks driven by a script, and everything that they reported."""
+"""Uplinks driven by hand, and everything that they reported."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -11,9 +12,11 @@ from sim.uplink.reserved import ReservedUplink
 from sim.uplink.serial import SerialUplink
 from sim.uplink.shared import SharedUplink
 from wireless.link import Link
+from wireless.nr import whole_blocks
 from wireless.spectrum import RULES, Whole
 
 BAND_HZ = 1e6
+BLOCKS = partial(whole_blocks, block_hz=1e4)
 
 Make = Callable[..., Uplink]
 
@@ -34,8 +37,8 @@ def quick(name: str, whole: Whole | None = None) -> Make:
 
 
 @dataclass
-class Seen:
-    """An attempt: the span over which it held band, what it took, and whether it ended itself."""
+class Attempt:
+    """The span over which it held band, what it took, and whether it ended by itself."""
 
     begin_s: float | None
     end_s: float
@@ -46,32 +49,35 @@ class Seen:
 
 
 @dataclass
-class Driver:
-    """A clock, an uplink, and what happened.
+class Cell:
+    """A clock, an uplink, and what happened on it.
 
     Parameters
     ----------
     make
         Makes the uplink from clock, band and callbacks.
-    pieces
+    on_piece
         Whether spans of constant band are asked for.
     """
 
     make: Make
-    pieces: bool = False
+    on_piece: bool = False
     band_hz: float = BAND_HZ
     clock: Clock = field(default_factory=Clock)
-    seen: dict[int, list[Seen]] = field(default_factory=dict)
+    attempts: dict[int, list[Attempt]] = field(default_factory=dict)
     changes: list[tuple[float, float, int]] = field(default_factory=list)
-    spans: list[tuple[int, float, float, float, float]] = field(default_factory=list)
+    pieces: list[tuple[int, float, float, float, float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.number: dict[int, int] = {}
         self.transfers: list[Transfer] = []
         self.on_end: Callable[[int], None] = lambda _: None
-        on_piece = (lambda t, *row: self.spans.append((self.number[id(t)], *row))) or None
         self.uplink = self.make(
-            self.clock, self.band_hz, self._end, self._change, on_piece if self.pieces else None
+            self.clock,
+            self.band_hz,
+            self._end,
+            lambda hz, senders: self.changes.append((self.clock.now, hz, senders)),
+            self._piece if self.on_piece else None,
         )
 
     def prepare(self, link: Link, bits: Sequence[float], ready_s: Sequence[float]) -> None:
@@ -81,7 +87,7 @@ class Driver:
             self.number[id(transfer)] = len(self.transfers)
             self.transfers.append(transfer)
 
-    def at(self, time_s: float, action: Callable[[], None]) -> None:
+    def at(self, time_s: float, action: Callable[[], object]) -> None:
         """Do something at a moment."""
         self.clock.at(time_s).callbacks.append(lambda _: action())
 
@@ -93,38 +99,38 @@ class Driver:
         """Cut an attempt off if it is under way."""
         if self.transfers[n].sending:
             self.uplink.stop(self.transfers[n])
+            assert not self.transfers[n].sending
             self._note(self.transfers[n], False)
 
-    def run(self) -> "Driver":
+    def run(self) -> "Cell":
         """Until nothing is left to happen."""
         self.clock.run()
         return self
 
-    def last(self, n: int) -> Seen:
-        """A transfer's latest attempt."""
-        return self.seen[n][-1]
+    def ends(self) -> list[float]:
+        """When the latest attempts ended."""
+        return [self.attempts[n][-1].end_s for n in range(len(self.transfers))]
 
-    def usage(self) -> list[tuple[float, float, int]]:
-        """Changes, of those at one moment the last one."""
+    def usage(self) -> np.ndarray:
+        """Time, band in use and senders from then on; of changes at one moment the last one."""
         kept: list[tuple[float, float, int]] = []
         for row in self.changes:
             if kept and kept[-1][0] == row[0]:
                 kept.pop()
-            if not kept or kept[-1][1:] != row[1:]:
-                kept.append(row)
-        return kept
+            kept.append(row)
+        return np.array(kept)
 
     def _end(self, transfer: Transfer) -> None:
         assert not transfer.sending
         self._note(transfer, True)
         self.on_end(self.number[id(transfer)])
 
-    def _change(self, band_hz: float, senders: int) -> None:
-        self.changes.append((self.clock.now, band_hz, senders))
+    def _piece(self, transfer: Transfer, *row: float) -> None:
+        self.pieces.append((self.number[id(transfer)], *row))
 
     def _note(self, transfer: Transfer, by_itself: bool) -> None:
-        self.seen.setdefault(self.number[id(transfer)], []).append(
-            Seen(
+        self.attempts.setdefault(self.number[id(transfer)], []).append(
+            Attempt(
                 transfer.begin_s,
                 self.clock.now,
                 transfer.sent_bits,
@@ -133,3 +139,14 @@ class Driver:
                 by_itself,
             )
         )
+
+
+def cell_of(
+    make: Make, link: Link, bits: Sequence[float], ready_s: Sequence[float], on_piece: bool = False
+) -> Cell:
+    """One batch whose payloads start when they are ready; not run yet."""
+    cell = Cell(make, on_piece)
+    cell.prepare(link, bits, ready_s)
+    for n, time_s in enumerate(ready_s):
+        cell.at(time_s, partial(cell.start, n))
+    return cell
