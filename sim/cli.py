@@ -38,6 +38,12 @@ def run(
     device: Annotated[
         str | None, typer.Option(help="Where to train: auto, cpu or cuda.", metavar="DEVICE")
     ] = None,
+    timeline: Annotated[
+        str | None,
+        typer.Option(
+            help="What to write of the course of rounds: rounds, devices or full.", metavar="LEVEL"
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
 ) -> None:
     """Run one co-simulation and write its directory."""
@@ -48,6 +54,8 @@ def run(
         assignments.append(f"seed={seed}")
     if device is not None:
         assignments.append(f"training.device={device}")
+    if timeline is not None:
+        assignments.append(f"output.timeline={timeline}")
     checked = load_scenario(scenario, assignments)
     folder = out or Path("runs") / f"{checked.name}-{checked.seed}"
 
@@ -125,21 +133,41 @@ def plot(
         str,
         typer.Option(
             help="convergence: loss against simulated time; map: devices in their cells, by SNR; "
-            "link: uplink rate against distance.",
+            "link: uplink rate against distance; gantt: who did what when; trace: the same as "
+            "JSON for Perfetto, by default trace.json.",
             metavar="KIND",
         ),
     ] = "convergence",
+    rounds: Annotated[
+        str | None,
+        typer.Option(
+            help="Rounds of a gantt (by default 1-3) or a trace (by default all).",
+            metavar="FIRST-LAST",
+        ),
+    ] = None,
 ) -> None:
     """Draw finished runs."""
     from sim.errors import InputError
     from sim.plots import KINDS, save
+    from sim.plots.course import parse_rounds
+    from sim.plots.gantt import gantt
+    from sim.plots.trace import write_trace
     from sim.rundir import open_run
 
-    if kind not in KINDS:
-        raise InputError(f"--kind {kind}: known: {', '.join(KINDS)}")
-    picture = out or Path(f"{kind}.png")
-    save(KINDS[kind]([open_run(folder) for folder in runs]), picture)
-    print(picture)
+    if kind not in (*KINDS, "trace"):
+        raise InputError(f"--kind {kind}: known: {', '.join(KINDS)}, trace")
+    if rounds is not None and kind not in ("gantt", "trace"):
+        raise InputError(f"--rounds {rounds}: belongs to --kind gantt or trace; leave it out")
+    chosen = None if rounds is None else parse_rounds(rounds)
+    opened = [open_run(folder) for folder in runs]
+    file = out or Path("trace.json" if kind == "trace" else f"{kind}.png")
+    if kind == "trace":
+        write_trace(opened, file, chosen)
+    elif chosen is not None:
+        save(gantt(opened, chosen), file)
+    else:
+        save(KINDS[kind](opened), file)
+    print(file)
 
 
 @app.command()
