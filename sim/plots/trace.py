@@ -24,7 +24,7 @@ _TOLD = ("round", "bytes", "bandwidth_hz", "rate_bps", "energy_j", "outcome")
 def write_trace(runs: Sequence[RunFiles], path: Path, rounds: tuple[int, int] | None) -> None:
     """Write one run as a trace: a track for the server, one per device, counters per cell.
 
-    Times are whole nanoseconds, so that intervals that follow each other do so in the trace.
+    Times are rounded to nanoseconds, so that intervals that follow each other do so in the trace.
 
     Parameters
     ----------
