@@ -231,7 +231,8 @@ class Dispatcher:
         self._out[device] = False
         if self._battery is not None:
             self._battery = self._battery.spend(device, energy_j)
-            self._empty = self._battery.left_j <= _FLAT * self._battery.capacity_j
+            capacity_j = self._battery.capacity_j
+            self._empty = np.isfinite(capacity_j) & (self._battery.left_j <= _FLAT * capacity_j)
 
     def next_free_s(self, now_s: float) -> float:
         """Next moment at which somebody who is not out becomes free; infinite if never."""

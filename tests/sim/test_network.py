@@ -356,7 +356,7 @@ def test_job_follows_from_device_and_dispatch_not_from_the_round(
     tiny: Callable[..., Scenario],
 ) -> None:
     """A device's m-th job has the same draws in whichever round it comes."""
-    full, some = (Simulated(tiny({"policy": policy}), 12) for policy in ("full", "uniform"))
+    full, some = (Simulated(tiny({"policy": policy}), 30) for policy in ("full", "uniform"))
     keys = [
         {
             n: [int(done.key[done.device == n][0]) for done in run.merges if n in done.device]
@@ -364,7 +364,7 @@ def test_job_follows_from_device_and_dispatch_not_from_the_round(
         }
         for run in (full, some)
     ]
-    assert len({key for each in keys[0].values() for key in each}) == 48
+    assert len({key for each in keys[0].values() for key in each}) == 120
     for n in range(4):
         assert keys[1][n] == keys[0][n][: len(keys[1][n])]
         assert len(keys[1][n]) > 2
