@@ -266,6 +266,8 @@ def pieces_of(
         inside &= (end_s <= tries.end_s[of]) & (start_s < end_s)
         inside &= pieces["round"].to_numpy() == sent.round[tries.sent[of]]
     yield from where(_PIECES, pieces, ~inside, "lies in no upload of device {device}")
+    falls = np.diff(end_s, prepend=-math.inf) < 0
+    yield from where(_PIECES, pieces, falls, "ends before the row above it")
     order = np.lexsort((start_s, of))
     order = order[inside[order]]
     early = np.zeros(len(pieces), dtype=np.bool_)

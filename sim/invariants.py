@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sim.findings import MOST, TOLERANCE, Finding, compare, of_clock, where
-from sim.parts import DONE, OUTCOMES, PHASES, SERVER_PHASES, UPLINK, Parts, codes
+from sim.parts import DONE, LATE, LOST, OUTCOMES, PHASES, SERVER_PHASES, UPLINK, Parts, codes
 from sim.totals import Activity
 
 _TIMELINE, _ROUNDS = "timeline.csv", "rounds.csv"
@@ -24,7 +24,9 @@ def sound_rows(timeline: pd.DataFrame, devices: int) -> NDArray[np.bool_]:
     outcome = codes(timeline["outcome"], OUTCOMES)
     by_server = server & (codes(timeline["phase"], SERVER_PHASES) >= 0) & (outcome == DONE)
     by_device = (device >= 0) & (device < devices) & (device == np.floor(device))
-    by_device &= (codes(timeline["phase"], PHASES) >= 0) & (outcome >= 0)
+    phase = codes(timeline["phase"], PHASES)
+    by_device &= (phase >= 0) & (outcome >= 0)
+    by_device &= (phase == UPLINK) | (outcome != LATE) & (outcome != LOST)
     return np.asarray(by_server | by_device)
 
 
