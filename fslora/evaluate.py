@@ -15,8 +15,7 @@ from torch.nn.functional import cross_entropy
 from fslora.data.dataset import Examples
 from fslora.losses import next_tokens, token_losses
 from fslora.stacked import Stack, StackedModel
-from fslora.tasks import Evaluation as Evaluation
-from fslora.tasks import Task
+from fslora.tasks import Evaluation, Task
 
 #: Beyond this exponent no finite float is left.
 _LARGEST_EXPONENT = math.log(sys.float_info.max)

@@ -42,10 +42,9 @@ class Lengths:
         samples = np.array([len(shard) for shard in shards], dtype=np.int64)
         first = np.cumsum(samples) - samples
         held = length[np.concatenate(shards)]
-        powers = [np.add.reduceat(held.astype(np.float64) ** p, first) for p in range(3)]
         differ = np.minimum.reduceat(held, first) < np.maximum.reduceat(held, first)
         unlike = {n: length[shards[n]] for n in np.flatnonzero(differ).tolist()}
-        return cls(samples, np.array(powers), unlike)
+        return cls(samples, _powers(held, first), unlike)
 
     def drawn(
         self, device: NDArray[np.int64], key: NDArray[np.int64], count: NDArray[np.int64]
@@ -63,9 +62,23 @@ class Lengths:
         # Whole passes see every example, whatever is drawn; the rest matters where lengths differ.
         passes, left = np.divmod(count, samples)
         rest = powers / samples * left
-        for m in np.flatnonzero(left) if self.unlike else ():
-            own = self.unlike.get(int(device[m]))
-            if own is not None:
-                *_, last = shuffled_passes(own, int(key[m]), int(count[m]))
-                rest[:, m] = len(last), last.sum(), (last * last).sum()
+        if not self.unlike:
+            return np.asarray(powers * passes + rest)
+        jobs = [m for m in np.flatnonzero(left).tolist() if int(device[m]) in self.unlike]
+        if jobs:
+            last = [
+                _last_pass(self.unlike[int(device[m])], int(key[m]), int(count[m])) for m in jobs
+            ]
+            rest[:, jobs] = _powers(np.concatenate(last), np.cumsum(left[jobs]) - left[jobs])
         return np.asarray(powers * passes + rest)
+
+
+def _last_pass(own: NDArray[np.int64], key: int, count: int) -> NDArray[np.int64]:
+    *_, last = shuffled_passes(own, key, count)
+    return last
+
+
+def _powers(length: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sums (3, ...) of 1, L and L^2 over stretches that begin at places `first`."""
+    each = length.astype(np.float64)
+    return np.array([np.add.reduceat(each**power, first) for power in range(3)])

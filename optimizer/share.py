@@ -7,6 +7,7 @@ from optimizer.problem import Problem
 from optimizer.rounds import FloatArray
 from optimizer.roundtime import BoolArray, cohort_time
 from wireless.spectrum import RULES
+from wireless.spectrum.dynamic import DynamicRule
 from wireless.streams import uniform
 
 #: Most cohorts drawn, and most random numbers drawn for them.
@@ -16,6 +17,10 @@ _NUMBERS = 20_000_000
 #: The same for rules whose transfers are followed from event to event, in devices drawn.
 _FOLLOWED_COHORTS = 256
 _FOLLOWED_DEVICES = 20_000
+
+#: Above so many devices a table has a share for few of them anyway, and seconds are what it may
+#: cost: following a cohort of m from event to event takes m^2 steps, of which there are these.
+_MANY, _STEPS = 100_000, 1_000_000
 
 
 def expected_bandwidth(
@@ -36,13 +41,17 @@ def expected_bandwidth(
     -------
     ndarray, shape (N,)
         Hertz, over the time of a transfer; NaN for a device that none of the drawn cohorts
-        contains.
+        contains, and for all if even one cohort of a large fleet has too many events to follow.
     """
     devices, q = problem.devices, problem.takes_part(probability)
     at_once = problem.allocation == "equal-finish" and problem.cells == 1
     most = _COHORTS if at_once else _FOLLOWED_COHORTS
     numbers = _NUMBERS if at_once else int(_FOLLOWED_DEVICES * devices / q.sum())
     draws = 1 if np.all(q == 1.0) else min(most, max(1, numbers // devices))
+    if devices > _MANY and not at_once:
+        draws = min(draws, _NUMBERS // devices)
+        if isinstance(RULES[problem.allocation], DynamicRule):
+            draws = min(draws, int(_STEPS * problem.cells / q.sum() ** 2))
     total_hz, times = np.zeros(devices), np.zeros(devices)
     step = max(1, _NUMBERS // 5 // devices)
     for first in range(0, draws, step):

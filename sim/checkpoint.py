@@ -102,7 +102,7 @@ def save_checkpoint(
     RunError
         If it cannot be written. The last one is still there, so a run may well go on.
     ValueError
-        If the memory holds later rounds.
+        If the memory holds later rounds: a run that is played again is not saved on the way.
     """
     if checkpoint.memory.last > checkpoint.round:
         raise ValueError(f"round {checkpoint.memory.last} in a checkpoint of {checkpoint.round}")

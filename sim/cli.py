@@ -38,6 +38,16 @@ def run(
     device: Annotated[
         str | None, typer.Option(help="Where to train: auto, cpu or cuda.", metavar="DEVICE")
     ] = None,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Simulate time alone, without training.")
+    ] = False,
+    timeline: Annotated[
+        str | None,
+        typer.Option(help="What is written of rounds: rounds, devices or full.", metavar="LEVEL"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run in its folder.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar, no table.")] = False,
 ) -> None:
     """Run one co-simulation and write its directory."""
@@ -48,18 +58,23 @@ def run(
         assignments.append(f"seed={seed}")
     if device is not None:
         assignments.append(f"training.device={device}")
+    if timing_only:
+        assignments.append("training.timing_only=true")
+    if timeline is not None:
+        assignments.append(f"output.timeline={timeline}")
     checked = load_scenario(scenario, assignments)
     folder = out or Path("runs") / f"{checked.name}-{checked.seed}"
 
     from sim.records import check_folder
 
-    check_folder(folder)
+    if not resume:
+        check_folder(folder)
 
     from sim.run import run as simulate
     from sim.show import progress, run_table
 
     with progress(quiet) as tell:
-        summary = simulate(checked, folder, tell)
+        summary = simulate(checked, folder, tell, resume)
     if not quiet:
         run_table(summary, folder)
 

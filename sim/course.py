@@ -38,6 +38,8 @@ class Course:
         Told how far the run is, after each merge.
     settle
         Called before a last merge is written: ends what is still going on.
+    save
+        Called after every merge but the last, with its number: the run could go on from here.
 
     Attributes
     ----------
@@ -60,9 +62,11 @@ class Course:
         watch: Stopwatch,
         tell: Callable[[Step], None],
         settle: Callable[[], None],
+        save: Callable[[int], None],
     ) -> None:
         self._system, self._steering, self._learning = system, steering, learning
-        self._records, self._watch, self._tell, self._settle = records, watch, tell, settle
+        self._records, self._watch, self._tell = records, watch, tell
+        self._settle, self._save = settle, save
         self.target = TargetWatch(system.scenario.stop.target, system.scenario.data.task)
         self.estimated: Reached | None = None
         self.first: Evaluation | None = None
@@ -131,6 +135,7 @@ class Course:
         )
         if not last:
             self._renew(number + 1)
+            self._save(number)
         return not last
 
     @property

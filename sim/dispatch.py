@@ -103,6 +103,16 @@ class Batch:
         return self.heard_s + (self.after_s + self.compute_s)
 
     @property
+    def at_risk(self) -> bool:
+        """Whether uploads may break off: by loss, departure, or an empty battery."""
+        return bool(
+            self.delivered.shape[1] > 1
+            or (self.delivered < 1).any()
+            or np.isfinite(self.leaves_s).any()
+            or np.isfinite(self.charge_j).any()
+        )
+
+    @property
     def compute_j(self) -> FloatArray:
         """Energy (M,) of computing to the end."""
         return compute_energy_j(self.compute_w, self.compute_s)
@@ -268,7 +278,7 @@ class Dispatcher:
         compute_w: FloatArray,
         charge_j: FloatArray,
     ) -> FloatArray:
-        """For how long devices (M,) could compute before they crash or their batteries are empty."""
+        """For how long devices (M,) could compute: until they crash, or are out of charge."""
         lives_s = np.divide(
             charge_j, compute_w, out=np.full(len(device), np.inf), where=compute_w > 0
         )
@@ -277,7 +287,7 @@ class Dispatcher:
             seed = self._system.scenario.seed
             crash_s = failures.crash_s(seed, device, dispatch, crashes.mean_s)
             lives_s = np.minimum(lives_s, crash_s)
-        return lives_s
+        return np.asarray(lives_s)
 
     def _delivered(self, device: NDArray[np.int64], dispatch: NDArray[np.int64]) -> FloatArray:
         """Shares (M, A) of the payload that attempts get through."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from sim.errors import RunError
+from fslora.tasks import Evaluation
+from sim.errors import InputError, RunError
+from sim.memory import Memory
 from sim.schedules.base import Merge
 from sim.steering import Steering
 from sim.timeline import UpdateRow
 from sim.updates import update_rows
 
 if TYPE_CHECKING:
-    from fslora.tasks import Evaluation
+    from torch import Tensor
+
     from fslora.trainer import Learner
 
 #: A held-out loss so many times the first one's is training that has run away.
@@ -94,7 +98,10 @@ class Training:
         RunError
             If it is many times the first one.
         """
-        evaluation = self.learner.evaluate()
+        return self.checked(round_index, self.learner.evaluate())
+
+    def checked(self, round_index: int, evaluation: Evaluation) -> Evaluation:
+        """Refuse an evaluation that tells that training has run away."""
         if self._first_loss is None:
             self._first_loss = evaluation.loss
         if evaluation.loss > _EXPLODED * self._first_loss:
@@ -104,6 +111,61 @@ class Training:
                 "training.learning_rate or policy.max_noise"
             )
         return evaluation
+
+
+class Remembered:
+    """Training that has been done before: its results are taken from memory, up to a round.
+
+    At that round the learner is put where it stood, and from then on it trains.
+
+    Parameters
+    ----------
+    training
+        Trains and evaluates what is not remembered.
+    memory
+        Answers, and takes note of what is trained.
+    state
+        The learner's state after the memory's last round.
+    """
+
+    progress = None
+
+    def __init__(self, training: Training, memory: Memory, state: Mapping[str, Tensor]) -> None:
+        self._training, self.memory, self._state = training, memory, state
+
+    def merge(self, merge: Merge) -> list[UpdateRow]:
+        """See `Training.merge`."""
+        number, device, rank = merge.round, merge.device.tolist(), merge.rank.tolist()
+        told = self.memory.updates(number, device, rank)
+        if told is None:
+            rows = self._training.merge(merge)
+            self.memory.note_updates(
+                number, device, rank, [(row.loss, row.update_norm) for row in rows]
+            )
+            return rows
+        if number == self.memory.until:
+            try:
+                self._training.learner.restore(self._state)
+            except ValueError as error:
+                raise InputError(f"the checkpoint does not fit the learner: {error}") from None
+        columns = (device, rank, merge.weight.tolist(), told)
+        return [
+            UpdateRow(number, n, k, weight, loss, norm)
+            for n, k, weight, (loss, norm) in zip(*columns, strict=True)
+        ]
+
+    def evaluate(self, round_index: int) -> Evaluation:
+        """See `Training.evaluate`."""
+        told = self.memory.evaluation(round_index)
+        if told is None:
+            evaluation = self._training.evaluate(round_index)
+            self.memory.note_evaluation(round_index, evaluation.loss, evaluation.metrics)
+            return evaluation
+        return self._training.checked(round_index, Evaluation(*told))
+
+    def state(self) -> dict[str, Tensor]:
+        """The learner's state now."""
+        return self._training.learner.state()
 
 
 class Estimate:
@@ -131,11 +193,10 @@ class Estimate:
             self.progress += per_unit * float(merge.weight.sum())
         return []
 
-    def evaluate(self, round_index: int) -> None:  # noqa: ARG002
+    def evaluate(self, round_index: int) -> None:
         """Nothing is measured."""
 
     def _per_unit(self) -> float | None:
         """Progress of a merge of weight one; None if the round model does not apply."""
         rounds = self._steering.plan.rounds
         return 1 / rounds if math.isfinite(rounds) and rounds > 0 else None
-

@@ -172,7 +172,8 @@ class Memory:
         dict
             `updates.round` (T,), `updates.end` (T,) number of updates up to the end of each round,
             `updates.device`, `.rank`, `.loss` and `.norm` (U,), `evaluations.round` (E,),
-            `evaluations.loss` (E,), and per metric `evaluations.metric.NAME` (E,).
+            `evaluations.loss` (E,), and per metric, by its place and name,
+            `evaluations.metric.PLACE.NAME` (E,).
         """
         return {name: np.array(column) for name, column in self._columns().items()}
 
@@ -180,9 +181,11 @@ class Memory:
     def from_arrays(cls, until: int, arrays: Mapping[str, NDArray[np.generic]]) -> Memory:
         """What `arrays` gave, to be answered up to round `until`."""
         memory = cls(until)
-        memory._metrics = {
-            name.removeprefix(_METRIC): array("d") for name in arrays if name.startswith(_METRIC)
-        }
+        # A file need not keep the order of its arrays; that of the metrics shows in the summary.
+        metrics = (name.removeprefix(_METRIC) for name in arrays if name.startswith(_METRIC))
+        named = (place_and_name.split(".", 1) for place_and_name in metrics)
+        for _, metric in sorted((int(place), metric) for place, metric in named):
+            memory._metrics[metric] = array("d")
         for name, column in memory._columns().items():
             column.frombytes(arrays[name].tobytes())
         return memory
@@ -197,7 +200,10 @@ class Memory:
             "updates.norm": self._norm,
             "evaluations.round": self._evaluated,
             "evaluations.loss": self._eval_loss,
-            **{_METRIC + name: values for name, values in self._metrics.items()},
+            **{
+                f"{_METRIC}{place}.{name}": values
+                for place, (name, values) in enumerate(self._metrics.items())
+            },
         }
 
     def _check_order(self, round_index: int, noted: Sequence[int]) -> None:

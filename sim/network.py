@@ -33,11 +33,17 @@ class Member:
     ----------
     batch, place
         The batch, and the device's place in it.
+    device
+        Its number.
+    uplink, transfer
+        The band that it sends in, and its upload.
+    transmit_w
+        Power that it radiates at full power.
+    at_risk
+        Whether its upload may break off.
 
     Attributes
     ----------
-    device
-        Its number.
     outcome
         How its part ended, None while it is out.
     late
@@ -49,6 +55,7 @@ class Member:
     """
 
     __slots__ = (
+        "at_risk",
         "attempt",
         "attempt_bits",
         "batch",
@@ -59,13 +66,27 @@ class Member:
         "outcome",
         "place",
         "transfer",
+        "transmit_w",
+        "uplink",
     )
 
-    def __init__(self, batch: Batch, place: int, device: int, transfer: Transfer) -> None:
-        self.batch, self.place, self.device, self.transfer = batch, place, device, transfer
+    def __init__(
+        self,
+        batch: Batch,
+        place: int,
+        device: int,
+        uplink: Uplink,
+        transfer: Transfer,
+        transmit_w: float,
+        at_risk: bool,
+    ) -> None:
+        self.batch, self.place, self.device = batch, place, device
+        self.uplink, self.transfer, self.transmit_w = uplink, transfer, transmit_w
+        self.at_risk = at_risk
         self.outcome: Outcome | None = None
         self.late = False
-        self.energy_j = self.end_s = self.attempt_bits = 0.0
+        self.energy_j = self.end_s = 0.0
+        self.attempt_bits = transfer.bits
         self.attempt = -1  # none yet
 
 
@@ -169,11 +190,11 @@ class Network:
         list of Member
             In the order of the batch.
         """
+        columns = (batch.device.tolist(), *self._prepare(batch), batch.transmit_w.tolist())
+        at_risk = batch.at_risk
         members = [
-            Member(batch, place, device, transfer)
-            for place, (device, transfer) in enumerate(
-                zip(batch.device.tolist(), self._prepare(batch), strict=True)
-            )
+            Member(batch, place, *values, at_risk)
+            for place, values in enumerate(zip(*columns, strict=True))
         ]
         for member in members:
             member.transfer.owner = member
@@ -206,11 +227,10 @@ class Network:
 
     def relink(self, channel: Channel) -> None:
         """Give everybody who is out the link of the moment."""
-        by_cell: dict[int, list[Member]] = {}
+        by_uplink: dict[Uplink, list[Member]] = {}
         for member in self._out:
-            by_cell.setdefault(int(member.batch.cell[member.place]), []).append(member)
-        for cell, members in by_cell.items():
-            uplink = self._uplinks[cell]
+            by_uplink.setdefault(member.uplink, []).append(member)
+        for uplink, members in by_uplink.items():
             assert isinstance(uplink, DividedUplink)
             device = np.array([member.device for member in members], dtype=np.int64)
             link = channel.at(device, self.clock.now).uplink
@@ -225,21 +245,19 @@ class Network:
             self._on_spectrum(row)
         self._latest.clear()
 
-    def _prepare(self, batch: Batch) -> Sequence[Transfer]:
-        """Uploads of a batch, cell by cell."""
-        cells = np.unique(batch.cell).tolist()
+    def _prepare(self, batch: Batch) -> tuple[Sequence[Uplink], Sequence[Transfer]]:
+        """Bands and uploads (M,) of a batch."""
         ready_s = batch.ready_s
-        if len(cells) == 1:
-            return self._uplink(cells[0]).prepare(batch.link, batch.bits, ready_s)
-        transfers: list[Transfer] = [None] * len(batch)  # type: ignore[list-item]  # all replaced
-        for cell in cells:
+        uplinks: dict[int, Uplink] = {}
+        transfers: dict[int, Transfer] = {}
+        for cell in np.unique(batch.cell).tolist():
             places = np.flatnonzero(batch.cell == cell)
-            prepared = self._uplink(cell).prepare(
-                batch.link.take(places), batch.bits[places], ready_s[places]
-            )
-            for place, transfer in zip(places.tolist(), prepared, strict=True):
-                transfers[place] = transfer
-        return transfers
+            uplink = self._uplink(cell)
+            prepared = uplink.prepare(batch.link.take(places), batch.bits[places], ready_s[places])
+            uplinks.update(dict.fromkeys(places.tolist(), uplink))
+            transfers.update(zip(places.tolist(), prepared, strict=True))
+        every = range(len(batch))
+        return [uplinks[place] for place in every], [transfers[place] for place in every]
 
     def _uplink(self, cell: int) -> Uplink:
         if cell not in self._uplinks:
@@ -298,9 +316,7 @@ class Network:
                 self.on_end(member)
                 continue
             on_interval(
-                Interval(
-                    number, member.device, "compute", start, moment, None, None, None, energy
-                )
+                Interval(number, member.device, "compute", start, moment, None, None, None, energy)
             )
             member.energy_j = energy
             self._send(member)
@@ -353,31 +369,30 @@ class Network:
 
     def _send(self, member: Member) -> None:
         """Begin the next attempt of an upload."""
-        batch, place = member.batch, member.place
         member.attempt += 1
-        member.attempt_bits = float(batch.bits[place] * batch.delivered[place, member.attempt])
-        leaves_s = float(batch.leaves_s[place])
-        if leaves_s <= self.clock.now:
-            self._gone(member)
-            return
-        if member.attempt == 0 and leaves_s < math.inf:
-            self._later(leaves_s, lambda: self._gone(member))
         left_s = math.inf
-        charge_j, watts = float(batch.charge_j[place]), float(batch.transmit_w[place])
-        if charge_j < math.inf and watts > 0:
-            left_s = max(charge_j - member.energy_j, 0.0) / watts
-        self._uplinks[int(batch.cell[place])].start(member.transfer, member.attempt_bits, left_s)
+        if member.at_risk:
+            batch, place = member.batch, member.place
+            member.attempt_bits = float(batch.bits[place] * batch.delivered[place, member.attempt])
+            leaves_s = float(batch.leaves_s[place])
+            if leaves_s <= self.clock.now:
+                self._gone(member)
+                return
+            if member.attempt == 0 and leaves_s < math.inf:
+                self._later(leaves_s, lambda: self._gone(member))
+            charge_j = float(batch.charge_j[place])
+            if charge_j < math.inf and member.transmit_w > 0:
+                left_s = max(charge_j - member.energy_j, 0.0) / member.transmit_w
+        member.uplink.start(member.transfer, member.attempt_bits, left_s)
 
     def _attempt_over(self, transfer: Transfer) -> None:
         """An attempt that has got through as much as it could."""
         member: Member = transfer.owner
-        batch, place = member.batch, member.place
-        attempts = batch.delivered.shape[1]
         if transfer.sent_bits < member.attempt_bits:
             outcome: Outcome = "dropped"  # the battery is empty
-        elif batch.delivered[place, member.attempt] == 1.0:
+        elif member.attempt_bits == transfer.bits:
             outcome = "late" if member.late else "done"
-        elif member.attempt + 1 < attempts:
+        elif member.attempt + 1 < member.batch.delivered.shape[1]:
             self._uplink_row(member, "lost")
             pause_s = self._backoff_s * 2.0**member.attempt
             self._later(self.clock.now + pause_s, lambda: self._again(member))
@@ -402,7 +417,7 @@ class Network:
         """Stop an upload that is under way, or that waits for its next attempt."""
         transfer = member.transfer
         if transfer.sending:
-            self._uplinks[int(member.batch.cell[member.place])].stop(transfer)
+            member.uplink.stop(transfer)
         else:
             transfer.begin_s, transfer.sent_bits = None, 0.0
             transfer.used_hz_s = transfer.power_s = 0.0
@@ -413,7 +428,7 @@ class Network:
         now, batch, transfer = self.clock.now, member.batch, member.transfer
         begin = now if transfer.begin_s is None else transfer.begin_s
         seconds = now - begin
-        energy = float(batch.transmit_w[member.place]) * transfer.power_s
+        energy = member.transmit_w * transfer.power_s
         self._on_interval(
             Interval(
                 batch.round,

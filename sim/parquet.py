@@ -24,12 +24,7 @@ _ARROW = MappingProxyType({int: pa.int64(), float: pa.float64(), str: pa.string(
 
 def schema(row: type[Any]) -> pa.Schema:
     """Arrow's names and types for the columns of a row type."""
-    return pa.schema(
-        [
-            pa.field(name, _ARROW[kind], nullable=optional)
-            for name, (kind, optional) in cell_types(row).items()
-        ]
-    )
+    return pa.schema([(name, _ARROW[kind]) for name, (kind, _) in cell_types(row).items()])
 
 
 def parquet_path(path: Path) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 from sim.dispatch import Batch, FloatArray
 from sim.errors import RunError
 from sim.system import System
+from wireless.link import LinearLink, Link, linear_efficiency
 from wireless.spectrum import Transfers
 
 
@@ -65,12 +66,17 @@ def closed_after_s(
     ready_s = batch.after_s + batch.compute_s
     if share == 1.0 and system.world.whole is None:
         cell = None if not batch.cell.any() else batch.cell
-        end_s = float(
-            system.world.rule.round_time(ready_s, batch.bits, batch.link, band_hz, cell=cell)
-        )
+        link = _simplest(batch.link, band_hz)
+        end_s = float(system.world.rule.round_time(ready_s, batch.bits, link, band_hz, cell=cell))
     else:
         finish_s: FloatArray = np.zeros(len(batch))
         for places, sent in transfers_of(system, batch, band_hz):
             finish_s[places] = sent.finish_s
         end_s = float(np.sort(finish_s)[math.ceil(share * len(batch)) - 1])
     return min(end_s, after_s)
+
+
+def _simplest(link: Link, band_hz: float) -> Link:
+    """Links that are linear over the whole band as such, on which rules have closed forms."""
+    efficiency = linear_efficiency(link, band_hz)
+    return link if np.isnan(efficiency).any() else LinearLink(efficiency)

@@ -58,15 +58,16 @@ def check_folder(out: Path) -> None:
         raise InputError(f"--out {out}: not an empty folder; name another or remove it")
 
 
-def new_folder(out: Path) -> Path:
-    """Make an empty run directory.
+def new_folder(out: Path, resume: bool = False) -> Path:
+    """Make a run directory; an empty one, unless a run is resumed.
 
     Raises
     ------
     InputError
         If `out` exists and is not an empty folder, or cannot be made.
     """
-    check_folder(out)
+    if not resume:
+        check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -12,19 +12,23 @@ from typing import TYPE_CHECKING, Any
 
 from optimizer import Plan, Problem
 from sim.channels import make_network
+from sim.checkpoint import Checkpoint, load_checkpoint
 from sim.course import Course
 from sim.errors import InputError, Interrupted, RunError
-from sim.learning import Estimate, Learning, Training
+from sim.learning import Estimate, Learning, Remembered, Training
+from sim.memory import Memory
 from sim.planning import make_plan, measure, with_norms
 from sim.progress import Step
 from sim.records import Records, new_folder, plan_summary
+from sim.saving import Saving, finished
 from sim.scenario import Scenario
 from sim.schedules import SCHEDULES
 from sim.sections.schedule import Asynchronous
+from sim.signals import stop_requests
 from sim.steering import Steering
 from sim.stopwatch import Stopwatch
 from sim.system import System, build_system
-from sim.timeline import Interval, Piece, Spectrum, UpdateRow
+from sim.timeline import Piece, UpdateRow
 
 if TYPE_CHECKING:
     from fslora.trainer import Learner
@@ -36,19 +40,24 @@ def run(
     scenario: Scenario,
     out: Path,
     tell: Callable[[Step], None] = lambda _: None,
+    resume: bool = False,
 ) -> dict[str, Any]:
     """Run a scenario and write its directory.
 
-    Nothing is written before data, model and plan are known to be good.
+    Nothing is written before data, model and plan are known to be good. On SIGINT or SIGTERM the
+    round is finished and a checkpoint written.
 
     Parameters
     ----------
     scenario
         What to run.
     out
-        Folder to write; must not exist or be empty.
+        Folder to write; must not exist or be empty, unless a run is resumed.
     tell
         Called after each round.
+    resume
+        Whether to go on from the folder's checkpoint, or afresh if it has none. A finished run is
+        left as it is.
 
     Returns
     -------
@@ -61,11 +70,20 @@ def run(
         If the scenario cannot be run.
     RunError
         If training diverged, or files could not be written; those so far are left.
+    Interrupted
+        If the run was stopped by a signal.
     """
     watch = Stopwatch()
     scenario = _resolved(scenario)
+    if resume:
+        done = finished(out, scenario)
+        if done is not None:
+            return done
     with watch.part("build"):
         system = build_system(scenario)
+    checkpoint = None
+    if resume:
+        checkpoint = load_checkpoint(out, scenario, system.workload.data_sha256)
     learner: Learner | None = None
     measured: list[UpdateRow] = []
     if scenario.policy.knowledge == "oracle":
@@ -79,8 +97,12 @@ def run(
     if learner is None and not scenario.training.timing_only:
         with watch.part("build"):
             learner = make_learner(system)
-    records = Records(new_folder(out), system)
+    records = Records(new_folder(out, resume), system)
     try:
+        if checkpoint is not None:
+            watch.add(checkpoint.host_s)
+            for change in checkpoint.changes:
+                records.log(f"resumed after round {checkpoint.round}: {change}")
         with watch.part("plan"):
             records.plan(system.problem, plan, 1)
         with watch.part("write"):
@@ -88,18 +110,23 @@ def run(
             for row in measured:
                 records.update(row)
         steering = Steering(system, plan, partial(_renewed, system))
-        learning = _learning(system, steering, learner)
+        learning = _learning(system, steering, learner, checkpoint)
         try:
-            with watch.part("simulate"):
-                course = _co_simulate(system, steering, learning, records, watch, tell)
+            with watch.part("simulate"), stop_requests() as request:
+                saving = Saving(out, system, learning, watch, request, records.log)
+                course = _co_simulate(system, steering, learning, records, watch, tell, saving)
         except (ArithmeticError, RunError) as error:
             records.log(f"stopped: {error}")
+            if isinstance(error, Interrupted):
+                raise
             raise RunError(f"{error}; files so far are in {out}") from None
         except KeyboardInterrupt:
             records.log("interrupted")
             raise Interrupted(f"interrupted; files so far are in {out}") from None
         finally:
             records.devices()
+        if checkpoint is not None:
+            checkpoint.memory.check_end(course.rounds)
         summary = _summary(system, plan, steering, course, watch)
         if learner is not None:
             _save_adapter(out, learner, scenario)
@@ -127,10 +154,15 @@ def _resolved(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"training": training})
 
 
-def _learning(system: System, steering: Steering, learner: Learner | None) -> Learning:
+def _learning(
+    system: System, steering: Steering, learner: Learner | None, checkpoint: Checkpoint | None
+) -> Estimate | Remembered:
     if learner is None:
         return Estimate(steering)
-    return Training(learner, isinstance(system.scenario.schedule, Asynchronous))
+    training = Training(learner, isinstance(system.scenario.schedule, Asynchronous))
+    if checkpoint is None:
+        return Remembered(training, Memory(), {})
+    return Remembered(training, checkpoint.memory, checkpoint.learner)
 
 
 def _renewed(system: System, problem: Problem, round_index: int) -> Plan:
@@ -148,12 +180,12 @@ def _co_simulate(
     records: Records,
     watch: Stopwatch,
     tell: Callable[[Step], None],
+    saving: Saving,
 ) -> Course:
     """Run the schedule until the stop rule holds."""
-    network = make_network(
-        system, records.interval, records.spectrum, _pieces(system, records)
-    )
-    course = Course(system, steering, learning, records, watch, tell, network.finish)
+    network = make_network(system, records.interval, records.spectrum, _pieces(system, records))
+    settle, save = network.finish, saving.after
+    course = Course(system, steering, learning, records, watch, tell, settle, save)
     if course.begin():
         schedule = SCHEDULES[system.scenario.schedule.name]
         process = network.clock.process(schedule(network, system, steering, course.merged))
@@ -169,7 +201,7 @@ def _save_adapter(out: Path, learner: Learner, scenario: Scenario) -> None:
     from fslora.peft_io import save_adapter
 
     folder = out / "adapter"
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     save_adapter(
         folder,
         learner.model.model,

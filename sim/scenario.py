@@ -117,13 +117,13 @@ class Scenario(Section):
                 f"policy.replan.drift = {replan.drift:g}: round times are predicted for schedule "
                 f"synchronous, not {schedule.name}; give every instead"
             )
-        if isinstance(schedule, Deadline):
-            if schedule.late == "discard" and allocation == "equal-finish":
-                raise ValueError(
-                    "schedule.late = 'discard': radio.allocation = 'equal-finish' reserves the "
-                    "whole band for every round, which late devices still send in; choose cancel, "
-                    "or an allocation that divides the band anew"
-                )
+        late = isinstance(schedule, Deadline) and schedule.late == "discard"
+        if late and allocation == "equal-finish":
+            raise ValueError(
+                "schedule.late = 'discard': radio.allocation = 'equal-finish' reserves the whole "
+                "band for every round, which late devices still send in; choose cancel, or an "
+                "allocation that divides the band anew"
+            )
         if not isinstance(schedule, Asynchronous):
             return
         if self.radio.downlink == "broadcast":

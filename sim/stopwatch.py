@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from sim.timeline import HostRow
@@ -34,6 +34,11 @@ class Stopwatch:
         finally:
             self._settle()
             self._running.pop()
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add what an earlier part of the run took."""
+        for name, more in seconds.items():
+            self.total[name] = self.total.get(name, 0.0) + more
 
     def rows(self, round_index: int) -> list[HostRow]:
         """What was timed since the last call."""

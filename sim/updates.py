@@ -74,6 +74,4 @@ def outcome(merge: Merge, rows: Sequence[UpdateRow]) -> Outcome:
     if rows:
         loss = np.array([row.loss for row in rows], dtype=np.float64)
         norm = np.array([row.update_norm for row in rows], dtype=np.float64)
-    return Outcome(
-        merge.round, merge.spent_s, merge.device, merge.rank, loss, norm, merge.busy_s
-    )
+    return Outcome(merge.round, merge.spent_s, merge.device, merge.rank, loss, norm, merge.busy_s)

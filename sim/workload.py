@@ -30,7 +30,7 @@ from fslora.data import (
 from fslora.lengths import Lengths
 from fslora.local import LocalTraining, Schedule
 from fslora.lora import Layout, LoraSpec, UnknownHead, UnknownTarget
-from fslora.methods import METHODS, Job, Method
+from fslora.methods import METHODS, Method
 from fslora.models import ModelError, check_nf4, load_tokenizer
 from sim.errors import InputError
 from sim.scenario import Scenario
@@ -140,10 +140,6 @@ class Workload:
         """
         count = self.steps[device] * self.local.batch_of(self.samples[device])
         return self.cost.flops(rank, self.lengths.drawn(device, key, count))
-
-    def flops(self, job: Job) -> float:
-        """The same for one job."""
-        return float(self.flops_of(np.array([job.device]), np.array([job.key]), job.rank)[0])
 
     def _text(self) -> Text:
         if self.text is None:

@@ -333,9 +333,7 @@ class Channel:
             outage=outage,
         )
 
-    def _fading(
-        self, device: NDArray[np.int64], time_s: float, k_factor: FloatArray
-    ) -> FloatArray:
+    def _fading(self, device: NDArray[np.int64], time_s: float, k_factor: FloatArray) -> FloatArray:
         """Powers (M,) of the small-scale channel relative to their mean."""
         # One shift for good: a change of it would make the phase jump.
         shift = fading.doppler_hz(self.radio.fading.speed_m_s, self.radio.carrier_hz)

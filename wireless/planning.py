@@ -47,9 +47,7 @@ def planning_link(channel: Channel, state: LinkState | None = None) -> Link:
     snr_bandwidth = band * 10 ** ((start.snr_db + headroom_db) / 10)
     coupling_db = start.path_loss_db + start.shadowing_db - radio.antennas_db
     if radio.fading.kind == "block":
-        return uplink(
-            radio, channel.max_power_dbm, coupling_db, snr_bandwidth, start.rician_k_db
-        )
+        return uplink(radio, channel.max_power_dbm, coupling_db, snr_bandwidth, start.rician_k_db)
     k_db = start.rician_k_db
     k_factor = np.where(np.isnan(k_db), 0.0, 10 ** (np.nan_to_num(k_db) / 10))
     least = 10 ** ((radio.fading.outage_snr_db - start.snr_db) / 10)

@@ -48,7 +48,9 @@ class Poisson:
             cell[pending] += 1 if forward else -1
         return found.reshape(time_s.shape)
 
-    def _around(self, device: NDArray[np.int64], cell: NDArray[np.int64], time_s: FloatArray) -> tuple[FloatArray, ...]:
+    def _around(
+        self, device: NDArray[np.int64], cell: NDArray[np.int64], time_s: FloatArray
+    ) -> tuple[FloatArray, ...]:
         """Return the last event up to the time and the first after it, of those in the cell.
 
         Minus infinity and infinity stand for none.

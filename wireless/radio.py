@@ -9,7 +9,6 @@ from wireless.layout import Layout
 from wireless.nr import OVERHEAD
 from wireless.propagation import Environment, UMa
 
-
 #: Least power of block fading relative to its mean.
 DEEPEST_FADE = 1e-3
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from sim.errors import InputError
 from sim.plots.convergence import convergence
 from sim.plots.fleet_map import fleet_map
+from sim.plots.gantt import gantt
 from sim.plots.link import link
 from sim.rundir import RunFiles
 
@@ -41,6 +42,6 @@ def save(figure: Figure, path: Path) -> None:
 
 
 KINDS: Mapping[str, Callable[[Sequence[RunFiles]], Figure]] = MappingProxyType(
-    {"convergence": convergence, "map": fleet_map, "link": link}
+    {"convergence": convergence, "map": fleet_map, "link": link, "gantt": gantt}
 )
 """Kinds of pictures by the name that the command line uses."""

@@ -146,7 +146,8 @@ class _Out:
         self._event = network.clock.event()
         self._draws = self._sent = 0
         self._downlink_free_s: dict[int, float] = {}
-        self._picker = self._plan = None
+        self._plan = steering.plan
+        self._picker = self._make_picker()
         network.on_end = self._on_end
 
     def refill(self, round_index: int) -> None:
@@ -155,7 +156,7 @@ class _Out:
         plan, now = steering.plan, self._network.clock.now
         if plan is not self._plan:
             self._plan = plan
-            self._picker = OneByOne(steering.problem, plan, self._system.scenario.seed)
+            self._picker = self._make_picker()
         together = self._concurrency or max(1, round(plan.certificate.expected_cohort))
         taken: list[int] = []
         if self._system.band_hz(now) <= 0:
@@ -228,11 +229,15 @@ class _Out:
         """Whether nobody will take part from now on, of those who are not out."""
         return self._dispatcher.first_chance(self._network.clock.now) is None
 
+    def _make_picker(self) -> OneByOne:
+        """Who is sent out under the plan in force."""
+        steering = self._steering
+        return OneByOne(steering.problem, steering.plan, self._system.scenario.seed)
+
     def _send(self, device: IntArray, round_index: int, now_s: float) -> None:
         """Send devices out, each after the downloads that are still going on in its cell."""
         system, steering = self._system, self._steering
         state = system.fleet.channel.at(device, now_s)
-        assert self._picker is not None
         weight = steering.corrected(device, self._picker.weight[device], state.sends_probability)
         cohort = Cohort(device, steering.plan.rank[device], weight)
         busy = self._downlink_free_s
@@ -254,5 +259,3 @@ class _Out:
     def _wake(self, event: Event) -> None:
         if not event.triggered:
             event.succeed()
-
-

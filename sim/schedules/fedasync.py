@@ -25,10 +25,8 @@ def fedasync(network: Network, system: System, steering: Steering, on_merge: OnM
     choice = system.scenario.schedule
     assert isinstance(choice, FedAsync)
 
-    def weigh(unbiased: FloatArray, factor: FloatArray) -> tuple[FloatArray, float | None]:
+    def weigh(_: FloatArray, factor: FloatArray) -> tuple[FloatArray, float | None]:
         share = choice.mixing * factor
         return share, float(share[0]) if len(share) else None
 
     yield from run_asynchronously(network, system, steering, on_merge, Merging(1, weigh))
-
-

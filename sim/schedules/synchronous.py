@@ -13,8 +13,6 @@ from sim.steering import Steering
 from sim.system import System
 
 
-def synchronous(
-    network: Network, system: System, steering: Steering, on_merge: OnMerge
-) -> Process:
+def synchronous(network: Network, system: System, steering: Steering, on_merge: OnMerge) -> Process:
     """Run rounds that end with the last device: see `run_rounds`."""
     yield from run_rounds(network, system, steering, on_merge, Closing())

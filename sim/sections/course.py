@@ -39,6 +39,9 @@ class Output(Section):
     timeline: Literal["rounds", "devices", "full"] = "devices"
     """What is written of the course of rounds: rounds, their totals alone; devices, what every
     device did and the band in use; full, every span of constant band too."""
+    checkpoint_every: Count | None = 10
+    """Rounds between checkpoints, from which an interrupted run goes on; null for none but when it
+    is interrupted."""
     parquet: bool = False
     """Whether the files on the course of rounds are written as Parquet, too."""
 

@@ -228,11 +228,12 @@ class Radio(Section):
     ] = "equal-finish"
     """How the uplink band is divided: once, so that everybody ends together; the same, again at
     every event; evenly among those who send; in proportion to what they send; one at a time."""
-    reallocation_s: NonNegative = 0.0
-    """Least time between two divisions of an uplink band (s); events closer than that are merged."""
     block_hz: Positive | None = None
     """Width of a resource block of which everybody gets whole numbers (Hz); null to divide
     freely."""
+    reallocation_s: NonNegative = 0.0
+    """Least time between two divisions of an uplink band (s); events closer than that are merged.
+    Of no effect under equal-finish, whose divisions nothing changes."""
     downlink: Literal["broadcast", "unicast"] = "broadcast"
     """Everything to everybody at the worst receiver's rate, or to each device of the round in turn
     what it needs at its own."""

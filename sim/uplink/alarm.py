@@ -24,21 +24,21 @@ class Alarm:
         Called at the moment.
     """
 
-    __slots__ = ("_armed_s", "_clock", "_ring", "due_s")
+    __slots__ = ("_armed_s", "_clock", "_due_s", "_ring")
 
     def __init__(self, clock: Clock, ring: Callable[[], None]) -> None:
         self._clock, self._ring = clock, ring
-        self._armed_s = self.due_s = math.inf
+        self._armed_s = self._due_s = math.inf
 
     def set(self, time_s: float) -> None:
-        """Ring at this moment, now at the earliest, and at no other; never if infinite."""
-        self.due_s = time_s
+        """Ring at this moment, which is not past, and at no other; never if infinite."""
+        self._due_s = time_s
         if time_s < self._armed_s:
-            self._arm()
+            self._arm(time_s)
 
-    def _arm(self) -> None:
-        self._armed_s = self.due_s
-        callbacks = self._clock.at(self.due_s).callbacks
+    def _arm(self, time_s: float) -> None:
+        self._armed_s = time_s
+        callbacks = self._clock.at(time_s).callbacks
         assert callbacks is not None
         callbacks.append(self._fire)
 
@@ -47,8 +47,9 @@ class Alarm:
         if now != self._armed_s:
             return  # an earlier event has taken the place of this one
         self._armed_s = math.inf
-        if now == self.due_s:
-            self.due_s = math.inf
+        due_s = self._due_s
+        if now == due_s:
+            self._due_s = math.inf
             self._ring()
-        elif self.due_s < math.inf:
-            self._arm()
+        elif due_s < math.inf:
+            self._arm(due_s)

@@ -15,15 +15,21 @@ from wireless.link import Link
 TIE = 1e-11
 #: And those that take less than so many of the smallest steps of the clock.
 STEPS = 4
+#: Whole numbers of this unit stand for bands and weights: their sums are exact, whoever goes.
+UNIT = 2.0**-200
 
 
-def slack_s(now_s: float, begin_s: float) -> float:
-    """How long a remainder may take at most to count as a rounding, in seconds.
+def is_rounding(ahead_s: float, now_s: float, begin_s: float) -> bool:
+    """Whether what would end so many seconds ahead has ended but for a rounding.
 
-    Attempts that are meant to end together are set apart by roundings; with this slack they do end
+    Attempts that are meant to end together are set apart by roundings. With some slack they do end
     together, and none leaves a remainder that the clock cannot show.
     """
-    return max(TIE * (now_s - begin_s), STEPS * math.ulp(now_s))
+    if ahead_s <= 0:
+        return True
+    if ahead_s > TIE * now_s:  # most are
+        return False
+    return ahead_s <= max(TIE * (now_s - begin_s), STEPS * math.ulp(now_s))
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -36,11 +42,14 @@ class Attempt(Transfer):
         Of the attempt under way, from 1 in the order of the starts; 0 if there is none.
     goal_bits, budget_s
         What ends it: so many bits, or seconds at full power.
+    runs_dry
+        Whether it will be the latter, as far as is known.
     """
 
     number: int = 0
     goal_bits: float = 0.0
     budget_s: float = math.inf
+    runs_dry: bool = False
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -51,32 +60,39 @@ class SteadyAttempt(Attempt):
     ----------
     band_hz, rate_bps, power_share
         The band, the rate over it, and the share of full power that it takes.
+    lasts_s
+        How long the attempt lasts if nobody stops it.
     """
 
     band_hz: float
     rate_bps: float
     power_share: float
+    lasts_s: float = 0.0
 
-    @property
-    def lasts_s(self) -> float:
-        """How long the attempt lasts if nobody stops it."""
-        return min(self.goal_bits / self.rate_bps, self.budget_s / self.power_share)
+    def aim(self, number: int, bits: float, power_s: float) -> None:
+        """Note what ends a new attempt."""
+        self.number, self.goal_bits, self.budget_s = number, bits, power_s
+        lasts, longest = bits / self.rate_bps, power_s / self.power_share
+        self.runs_dry = longest < lasts
+        self.lasts_s = longest if longest < lasts else lasts
 
     def close(self, now_s: float, ended: bool) -> None:
         """Count what the attempt has taken, which is over now, by itself or not."""
         assert self.begin_s is not None
         lasted = now_s - self.begin_s
-        self.used_hz_s = self.band_hz * lasted
-        self.sent_bits = min(self.rate_bps * lasted, self.goal_bits)
-        self.power_s = min(self.power_share * lasted, self.budget_s)
-        if ended:
-            if self.goal_bits / self.rate_bps <= self.budget_s / self.power_share:
-                self.sent_bits = self.goal_bits
-            else:
-                self.power_s = self.budget_s
-        elif not lasted:
-            self.begin_s = None
         self.number = 0
+        self.used_hz_s = self.band_hz * lasted
+        if ended and not self.runs_dry:
+            self.sent_bits = self.goal_bits
+        else:
+            self.sent_bits = min(self.rate_bps * lasted, self.goal_bits)
+        if ended and self.runs_dry:
+            self.power_s = self.budget_s
+        else:
+            power_s = self.power_share * lasted
+            self.power_s = power_s if power_s < self.budget_s else self.budget_s
+        if not (ended or lasted):
+            self.begin_s = None
 
 
 def steady(bits: FloatArray, band_hz: FloatArray, link: Link) -> list[Transfer]:
@@ -140,4 +156,3 @@ class Queue(Generic[_A]):
     def clear(self) -> None:
         """Forget everybody."""
         self._heap.clear()
-        self._limit = 64

@@ -128,7 +128,13 @@ class Uplink(ABC):
 
     @abstractmethod
     def stop(self, transfer: Transfer) -> None:
-        """Cut an attempt off now; `on_end` is not called."""
+        """Cut an attempt off now; `on_end` is not called.
+
+        Raises
+        ------
+        ValueError
+            If the transfer is not under way.
+        """
 
     def _open(self, transfer: Transfer, bits: float, power_s: float) -> None:
         """Check an attempt, and forget the one before."""
@@ -141,6 +147,12 @@ class Uplink(ABC):
             )
         transfer.sending, transfer.begin_s = True, None
         transfer.sent_bits = transfer.used_hz_s = transfer.power_s = 0.0
+
+    @staticmethod
+    def _check_open(transfer: Transfer) -> None:
+        """Refuse to stop what is not under way."""
+        if not transfer.sending:
+            raise ValueError("the transfer is not under way")
 
     def _tell(self) -> None:
         """Tell of the attempts that have ended; whoever hears of one may stop or start others."""

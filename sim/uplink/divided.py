@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +131,7 @@ class DividedUplink(Uplink):
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off: see `Uplink.stop`."""
         assert isinstance(transfer, _Divided)
+        self._check_open(transfer)
         if transfer in self._arrived:
             self._arrived.remove(transfer)
         elif transfer in self._ended:
@@ -214,15 +216,14 @@ class DividedUplink(Uplink):
                 self._hold(self._state[_BAND])
         self._forced = self._relinked = False
         self._wait()
-        band = self._state[_BAND]
-        self._on_change(float(band.sum()), int(np.count_nonzero(band)))
+        held = self._state[_BAND].tolist()
+        self._on_change(math.fsum(held), len(held) - held.count(0.0))
         self._tell()
 
     def _end(self) -> None:
         """Let those go who have ended."""
         self._advance()
         self._take_ended()
-        self._divides = True
         self._look()
         self._tell()
 
@@ -244,7 +245,7 @@ class DividedUplink(Uplink):
                     self._on_piece(each, since, now, hz, bps)
 
     def _take_ended(self) -> None:
-        """Take out whose attempt has ended but for a rounding: see `attempts.slack_s`."""
+        """Take out whose attempt has ended but for a rounding: see `attempts.is_rounding`."""
         if not self._active:
             return
         now, state = self._clock.now, self._state
@@ -254,6 +255,7 @@ class DividedUplink(Uplink):
         ended = sent | dry
         if not ended.any():
             return
+        self._divides = True
         runs_dry = dry[ended].tolist()
         for each, is_dry in zip(self._close(ended), runs_dry, strict=True):
             if is_dry:
@@ -265,12 +267,12 @@ class DividedUplink(Uplink):
     def _close(self, chosen: NDArray[np.bool_]) -> list[_Divided]:
         """Take attempts out, (active,) by mask, and count what they have taken."""
         taken = self._state[[_LEFT, _USED, _POWER]][:, chosen].tolist()
-        closed = [self._active[place] for place in np.flatnonzero(chosen)]
+        closed = list(compress(self._active, chosen.tolist()))
         for each, left, used, power_s in zip(closed, *taken, strict=True):
             each.sent_bits = min(max(each.goal_bits - left, 0.0), each.goal_bits)
             each.used_hz_s, each.power_s = used, min(power_s, each.budget_s)
         keep = ~chosen
-        self._active = [self._active[place] for place in np.flatnonzero(keep)]
+        self._active = list(compress(self._active, keep.tolist()))
         self._state = self._state[:, keep]
         self._links.keep(keep)
         return closed

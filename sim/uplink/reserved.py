@@ -9,9 +9,8 @@ import numpy as np
 
 from sim.clock import Clock
 from sim.uplink.alarm import Alarm
-from sim.uplink.attempts import Queue, SteadyAttempt, slack_s, steady
+from sim.uplink.attempts import UNIT, Queue, SteadyAttempt, is_rounding, steady
 from sim.uplink.base import FloatArray, OnChange, OnEnd, OnPiece, Transfer, Uplink
-from sim.uplink.total import Total
 from wireless.link import Link
 from wireless.spectrum import Rule, Whole
 
@@ -45,7 +44,8 @@ class ReservedUplink(Uplink):
         self._rule, self._whole = rule, whole
         self._numbers = count(1)
         self._ends: Queue[SteadyAttempt] = Queue()
-        self._held, self._senders = Total(), 0
+        self._held = self._senders = 0
+        self._due_s = math.inf
         self._alarm = Alarm(clock, self._end)
 
     def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:
@@ -64,21 +64,24 @@ class ReservedUplink(Uplink):
         assert isinstance(transfer, SteadyAttempt)
         self._open(transfer, bits, power_s)
         now = self._clock.now
-        transfer.begin_s, transfer.number = now, next(self._numbers)
-        transfer.goal_bits, transfer.budget_s = bits, power_s
-        self._held.add(transfer.band_hz)
-        if self._held.value > self._band_hz * (1 + 1e-9):
+        transfer.begin_s = now
+        transfer.aim(next(self._numbers), bits, power_s)
+        self._held += int(transfer.band_hz / UNIT)
+        held_hz = self._held * UNIT
+        if held_hz > self._band_hz * (1 + 1e-9):
             raise ValueError("reservations of several batches exceed the band")
         self._senders += 1
         end_s = now + transfer.lasts_s
         self._ends.push(end_s, transfer)
-        if end_s < self._alarm.due_s:
+        if end_s < self._due_s:
+            self._due_s = end_s
             self._alarm.set(end_s)
-        self._on_change(self._held.value, self._senders)
+        self._on_change(held_hz, self._senders)
 
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off: see `Uplink.stop`."""
         assert isinstance(transfer, SteadyAttempt)
+        self._check_open(transfer)
         self._close(transfer, ended=False)
 
     def _end(self) -> None:
@@ -87,11 +90,13 @@ class ReservedUplink(Uplink):
         while (first := self._ends.first()) is not None:
             end_s, _, transfer = first
             assert transfer.begin_s is not None
-            if end_s - now > slack_s(now, transfer.begin_s):
+            if not is_rounding(end_s - now, now, transfer.begin_s):
+                self._due_s = end_s
                 self._alarm.set(end_s)
                 return
             self._close(transfer, ended=True)
             self._on_end(transfer)
+        self._due_s = math.inf
 
     def _close(self, transfer: SteadyAttempt, ended: bool) -> None:
         """Count what an attempt has taken, and give its band back."""
@@ -101,14 +106,8 @@ class ReservedUplink(Uplink):
         if self._on_piece is not None and begin_s is not None and begin_s < now:
             self._on_piece(transfer, begin_s, now, transfer.band_hz, transfer.rate_bps)
         self._senders -= 1
-        if not self._senders:
-            self._ends.clear()
-            self._held.set(())
-        else:
-            self._held.add(-transfer.band_hz)
-            if self._held.worn:
-                self._held.set(each.band_hz for each in self._ends)
-        self._on_change(self._held.value, self._senders)
+        self._held -= int(transfer.band_hz / UNIT)
+        self._on_change(self._held * UNIT, self._senders)
 
 
 def reserved_hz(

@@ -57,8 +57,7 @@ class SerialUplink(Uplink):
         """Begin an attempt: see `Uplink.start`."""
         assert isinstance(transfer, SteadyAttempt)
         self._open(transfer, bits, power_s)
-        transfer.number = next(self._numbers)
-        transfer.goal_bits, transfer.budget_s = bits, power_s
+        transfer.aim(next(self._numbers), bits, power_s)
         if self._sender is None:
             self._send(transfer)
             self._on_change(self._band_hz, 1)
@@ -68,6 +67,7 @@ class SerialUplink(Uplink):
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off: see `Uplink.stop`."""
         assert isinstance(transfer, SteadyAttempt)
+        self._check_open(transfer)
         if transfer is self._sender:
             self._close(transfer, ended=False)
             self._next()

@@ -38,9 +38,8 @@ import numpy as np
 
 from sim.clock import Clock
 from sim.uplink.alarm import Alarm
-from sim.uplink.attempts import Attempt, Queue, slack_s
+from sim.uplink.attempts import TIE, UNIT, Attempt, Queue, is_rounding
 from sim.uplink.base import FloatArray, OnChange, OnEnd, OnPiece, Transfer, Uplink
-from sim.uplink.total import Total
 from wireless.link import Link, linear_efficiency, linear_power
 from wireless.spectrum import EqualSplit, Proportional, Rule, WorkConserving
 
@@ -60,18 +59,17 @@ class _Shared(Attempt):
         Work of the whole payload.
     goal_hz_s
         Work that ends the attempt.
-    runs_dry
-        Whether what then ends it is the battery, and not the last bit.
-    weight, begin_v
-        phi and the virtual time at which the attempt began.
+    weight
+        phi, in units.
+    begin_v
+        Virtual time at which the attempt began.
     """
 
     bps_hz: float
     power_per_hz: float
     work_hz_s: float
     goal_hz_s: float = 0.0
-    runs_dry: bool = False
-    weight: float = 0.0
+    weight: int = 0
     begin_v: float = 0.0
 
 
@@ -110,14 +108,15 @@ class SharedUplink(Uplink):
         self._together = isinstance(rule, WorkConserving)
         self._idle_v = -1.0 if self._together else 0.0
         self._numbers = count(1)
-        self._senders = 0
-        self._weights = Total()
+        self._senders = self._weights = 0
         # Who ends at which virtual time, and whose battery at which time.
         self._ends: Queue[_Shared] = Queue()
         self._batteries: Queue[_Shared] = Queue()
-        # The virtual time of a moment, and when it reaches the next end if nobody comes or goes.
+        # The virtual time of a moment; when it gets to the next end if nobody comes or goes, and
+        # that or an empty battery, whichever is first.
         self._since_s, self._v = clock.now, self._idle_v
-        self._end_s = math.inf
+        self._end_s = self._due_s = math.inf
+        self._telling = False
         self._alarm = Alarm(clock, self._end)
 
     def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:  # noqa: ARG002
@@ -128,22 +127,13 @@ class SharedUplink(Uplink):
         ValueError
             If a link is not linear over the whole band.
         """
-        efficiency, power = (
-            linear_efficiency(link, self._band_hz),
-            linear_power(link, self._band_hz),
-        )
+        efficiency = linear_efficiency(link, self._band_hz)
+        power = linear_power(link, self._band_hz)
         if np.isnan(efficiency + power).any():
             raise ValueError("links must be linear over the whole band")
-        values = zip(
-            bits.tolist(),
-            efficiency.tolist(),
-            power.tolist(),
-            (bits / efficiency).tolist(),
-            strict=True,
-        )
-        return [
-            _Shared(payload, bps_hz=e, power_per_hz=p, work_hz_s=w) for payload, e, p, w in values
-        ]
+        columns = (bits, efficiency, power, bits / efficiency)
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [_Shared(u, bps_hz=e, power_per_hz=p, work_hz_s=w) for u, e, p, w in rows]
 
     def start(self, transfer: Transfer, bits: float, power_s: float = math.inf) -> None:
         """Begin an attempt: see `Uplink.start`."""
@@ -155,31 +145,34 @@ class SharedUplink(Uplink):
         transfer.goal_bits, transfer.budget_s = bits, power_s
         work, goal = transfer.work_hz_s, bits / transfer.bps_hz
         transfer.runs_dry = False
-        if transfer.power_per_hz:
-            # Power goes with the band, so a budget of it is one of hertz seconds.
-            most = power_s / transfer.power_per_hz
-            transfer.runs_dry = most < goal
-            goal = min(goal, most)
-        elif power_s < math.inf:
-            self._batteries.push(now + power_s, transfer)
+        if power_s < math.inf:
+            if transfer.power_per_hz:
+                # Power goes with the band, so a budget of it is one of hertz seconds.
+                most = power_s / transfer.power_per_hz
+                transfer.runs_dry = most < goal
+                goal = min(goal, most)
+            else:
+                self._batteries.push(now + power_s, transfer)
         transfer.goal_hz_s = goal
         v = transfer.begin_v = self._v
         if self._equal:
-            transfer.weight, end_v = 1.0, v + goal
+            weight, end_v = 1.0, v + goal
         elif self._together:
-            # The difference of the ends, V_n + x_n / phi_n, would lose the digits near zero.
-            transfer.weight, end_v = work / -v, v * (1 - goal / work)
+            # V_n + x_n / phi_n would lose the digits near zero.
+            weight, end_v = -work / v, v * (1 - goal / work)
         else:
-            transfer.weight, end_v = work, v + goal / work
-        self._ends.push(end_v, transfer)
-        self._weights.add(transfer.weight)
+            weight, end_v = work, v + goal / work
+        transfer.weight = int(weight / UNIT)
+        self._weights += transfer.weight
         self._senders += 1
+        self._ends.push(end_v, transfer)
         self._wait(now)
         self._on_change(self._band_hz, self._senders)
 
     def stop(self, transfer: Transfer) -> None:
         """Cut an attempt off: see `Uplink.stop`."""
         assert isinstance(transfer, _Shared)
+        self._check_open(transfer)
         now = self._clock.now
         self._settle(now)
         if transfer in self._ended:
@@ -197,39 +190,57 @@ class SharedUplink(Uplink):
         now = self._clock.now
         self._settle(now)
         self._on_change(self._band_hz if self._senders else 0.0, self._senders)
+        # Whoever hears of an end often starts something; the next end is looked for once.
+        self._telling, self._end_s, self._due_s = True, math.inf, math.inf
         self._tell()
+        self._telling = False
         self._wait(now)
 
     def _wait(self, now: float) -> None:
-        """Wait for the next end."""
-        first, battery = self._ends.first(), self._batteries.first()
-        self._end_s = math.inf
-        if first is not None:
-            ahead = max(first[0] - self._v, 0.0)
-            self._end_s = self._since_s + ahead * (self._weights.value / self._band_hz)
-        due_s = self._end_s if battery is None else min(self._end_s, battery[0])
-        self._alarm.set(now if self._ended else due_s)
+        """Wait for the next end, once the virtual time is that of now."""
+        if self._telling:
+            return
+        due_s = math.inf
+        if (first := self._ends.first()) is not None:
+            ahead = first[0] - self._v
+            due_s = now
+            if ahead > 0:
+                due_s += ahead * (self._weights * UNIT / self._band_hz)
+        self._end_s = due_s
+        if (battery := self._batteries.first()) is not None and battery[0] < due_s:
+            due_s = battery[0]
+        if self._ended:
+            due_s = now
+        self._due_s = due_s
+        self._alarm.set(due_s)
 
     def _settle(self, now: float) -> None:
         """Move the virtual time on to now, and close the attempts that have ended by then."""
         since, self._since_s = self._since_s, now
         if not self._senders:
             return
-        speed = self._band_hz / self._weights.value
+        speed = self._band_hz / (self._weights * UNIT)
         if self._on_piece is not None and now > since:
             for each in sorted(self._ends, key=lambda each: each.number):
-                hz = each.weight * speed
+                hz = each.weight * UNIT * speed
                 self._on_piece(each, since, now, hz, hz * each.bps_hz)
-        v = self._v + speed * (now - since)
-        first = self._ends.first()
-        assert first is not None
-        if now >= self._end_s:
-            v = max(v, first[0])
-        self._v = v
-        while first is not None:
+        self._v += speed * (now - since)
+        if -_SMALL < self._v < 0:
+            self._change_units()
+            speed = self._band_hz / (self._weights * UNIT)
+        if now + TIE * now < self._due_s:
+            return  # nobody has
+        if now >= self._end_s and (first := self._ends.first()) is not None:
+            self._v = max(self._v, first[0])
+            self._end_s = math.inf
+        self._close_ended(now, self._v, speed)
+
+    def _close_ended(self, now: float, v: float, speed: float) -> None:
+        """Close the attempts that have ended by a virtual time, but for a rounding."""
+        while (first := self._ends.first()) is not None:
             end_v, _, transfer = first
             assert transfer.begin_s is not None
-            if end_v - v > speed * slack_s(now, transfer.begin_s):
+            if not is_rounding((end_v - v) / speed, now, transfer.begin_s):
                 break
             self._close(transfer, now)
             transfer.used_hz_s = transfer.goal_hz_s
@@ -238,17 +249,14 @@ class SharedUplink(Uplink):
             else:
                 transfer.sent_bits = transfer.goal_bits
             self._ended.append(transfer)
-            first = self._ends.first()
         while (battery := self._batteries.first()) is not None:
             empty_s, _, transfer = battery
             assert transfer.begin_s is not None
-            if empty_s - now > slack_s(now, transfer.begin_s):
+            if not is_rounding(empty_s - now, now, transfer.begin_s):
                 break
             self._close(transfer, now)
             transfer.power_s = transfer.budget_s
             self._ended.append(transfer)
-        if -_SMALL < self._v < 0:
-            self._change_units()
 
     def _close(self, transfer: _Shared, now: float) -> None:
         """Count what an attempt has taken, and share among the others."""
@@ -257,22 +265,19 @@ class SharedUplink(Uplink):
         if self._together:
             served = transfer.work_hz_s * (1 - self._v / transfer.begin_v)
         else:
-            served = transfer.weight * (self._v - transfer.begin_v)
-        transfer.used_hz_s = used = min(max(served, 0.0), transfer.goal_hz_s)
+            served = transfer.weight * UNIT * (self._v - transfer.begin_v)
+        goal = transfer.goal_hz_s
+        used = transfer.used_hz_s = goal if served > goal else max(served, 0.0)
         transfer.sent_bits = min(used * transfer.bps_hz, transfer.goal_bits)
         power_s = used * transfer.power_per_hz if transfer.power_per_hz else now - begin_s
-        transfer.power_s = min(power_s, transfer.budget_s)
+        transfer.power_s = power_s if power_s < transfer.budget_s else transfer.budget_s
         transfer.number = 0
+        self._weights -= transfer.weight
         self._senders -= 1
         if not self._senders:
             self._ends.clear()
             self._batteries.clear()
-            self._weights.set(())
             self._v = self._idle_v
-        else:
-            self._weights.add(-transfer.weight)
-            if self._weights.worn:
-                self._weights.set(each.weight for each in self._ends)
 
     def _change_units(self) -> None:
         """Count the virtual time in other units, so that it is -1 now."""
@@ -281,7 +286,7 @@ class SharedUplink(Uplink):
         for each in active:
             each.begin_v *= factor
             # Whose weight vanishes beside the others has sent everything but for a rounding.
-            each.weight = max(each.weight / factor, _SMALL)
+            each.weight = max(int(each.weight / factor), 1)
         self._ends.scale(factor)
-        self._weights.set(each.weight for each in active)
+        self._weights = sum(each.weight for each in active)
         self._v = -1.0

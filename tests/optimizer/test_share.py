@@ -67,3 +67,14 @@ def test_cells_have_bands_of_their_own(make_problem) -> None:
     problem = make_problem(4, 0, **SAME, cell=np.array([0, 0, 0, 5]))
     band = expected_bandwidth(problem, np.full(4, 8), np.ones(4), seed=1)
     np.testing.assert_allclose(band, problem.bandwidth_hz / np.array([3, 3, 3, 1]), rtol=1e-9)
+
+
+def test_large_fleets_are_spared_cohorts_of_many_events(make_problem, monkeypatch) -> None:
+    """Two of four devices: four steps a cohort from event to event, none in closed form."""
+    monkeypatch.setattr("optimizer.share._MANY", 3)
+    monkeypatch.setattr("optimizer.share._STEPS", 3)
+    rank, q = np.full(4, 8), np.full(4, 0.5)
+    for allocation, known in (("work-conserving", False), ("time-division", True)):
+        problem = make_problem(4, 0, **SAME, allocation=allocation)
+        band = expected_bandwidth(problem, rank, q, seed=1)
+        assert np.isfinite(band).tolist() == [known] * 4

@@ -53,8 +53,9 @@ def test_answers_are_what_was_noted(
         memory.note_updates(number, [u[0] for u in updates], [u[1] for u in updates], told)
     for number in sorted(evaluations):
         loss, first, second = evaluations[number]
-        memory.note_evaluation(number, loss, {"first": first, "second": second})
-    again = resumed(memory, 6)
+        memory.note_evaluation(number, loss, {"z": first, "a": second})
+    shuffled = {name: memory.arrays()[name] for name in sorted(memory.arrays())}
+    again = Memory.from_arrays(6, shuffled)
     for number, updates in enumerate(rounds):
         answer = again.updates(
             number, np.array([u[0] for u in updates]), np.array([u[1] for u in updates])
@@ -64,7 +65,7 @@ def test_answers_are_what_was_noted(
     for number, (loss, first, second) in evaluations.items():
         answered = again.evaluation(number)
         assert answered is not None
-        assert list(answered[1]) == ["first", "second"]
+        assert list(answered[1]) == ["z", "a"]
         assert bits((answered[0], *answered[1].values())) == bits((loss, first, second))
     assert memory.last == max([-1, len(rounds) - 1, *evaluations])
 

@@ -68,11 +68,8 @@ def _of_one_table(links: Sequence[FadedLink]) -> Sequence[FadedLink]:
         return links
     curves = tuple(dict.fromkeys(curve for each in links for curve in each.curves))
     number = {curve: place for place, curve in enumerate(curves)}
+    renumbered = [np.array([number[curve] for curve in each.curves], np.intp) for each in links]
     return [
-        replace(
-            each,
-            curve=np.array([number[curve] for curve in each.curves])[each.curve],
-            curves=curves,
-        )
-        for each in links
+        replace(each, curve=places[each.curve], curves=curves)
+        for each, places in zip(links, renumbered, strict=True)
     ]
