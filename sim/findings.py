@@ -66,7 +66,7 @@ def differs(
     with np.errstate(invalid="ignore"):
         most = np.maximum(np.abs(found), np.abs(expected))
         near = np.abs(found - expected) <= np.maximum(TOLERANCE * most, slack)
-        near |= found == expected
+        near = (near & np.isfinite(most)) | (found == expected)
     return ~near & ~(np.isnan(found) & np.isnan(expected))
 
 

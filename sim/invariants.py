@@ -51,12 +51,29 @@ def one_thing_at_a_time(timeline: pd.DataFrame) -> Iterator[Finding]:
     )
 
 
+def whole_parts(timeline: pd.DataFrame, parts: Parts) -> Iterator[Finding]:
+    """Every part ends with a row that ends it, and nothing is sent that was not computed."""
+    rows = timeline.iloc[parts.last]
+    yield from where(
+        _TIMELINE, rows, ~parts.closed, "{phase} of device {device} is not followed by what ends it"
+    )
+    rows = timeline.iloc[parts.row[parts.first]]
+    at_once = (rows["start_s"] == rows["end_s"]).to_numpy() & (parts.length == 1)
+    yield from where(
+        _TIMELINE,
+        rows,
+        (parts.computes == 0) & (parts.attempts > 0) & ~at_once,
+        "device {device} sends what it has not computed",
+    )
+
+
 def never_more_out(parts: Parts, timeline: pd.DataFrame, most: int) -> Iterator[Finding]:
     """No more devices are out at once than may be."""
     begin_s = timeline["start_s"].to_numpy()[parts.row[parts.first]]
     order = np.lexsort((parts.end_s, begin_s))
     begin_s, last = begin_s[order], parts.last[order]
-    back = np.searchsorted(np.sort(parts.end_s), begin_s, "right")
+    # A download that begins as another device comes back may do so a rounding before.
+    back = np.searchsorted(np.sort(parts.end_s), begin_s + of_clock(begin_s), "right")
     out = np.arange(1, len(parts) + 1) - back
     for place in np.flatnonzero(out > most)[:MOST]:
         yield Finding(

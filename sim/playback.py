@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,36 @@ from numpy.typing import NDArray
 from sim.clock import Clock
 from sim.dispatch import Batch
 from sim.findings import close
-from sim.network import Member, Process
+from sim.network import Process
 from sim.parts import CANCELLED, OUTCOMES, Parts
-from sim.timeline import Phase
-from sim.uplink import Transfer
+from sim.timeline import Outcome, Phase
 
-#: No transfer of a playback is ever started.
-_NONE = Transfer(0.0)
+
+@dataclass(slots=True, eq=False)
+class PlayedMember:
+    """A device that is out: what schedules see of `sim.network.Member`.
+
+    Parameters
+    ----------
+    batch, place, device
+        The batch, the device's place in it, and its number.
+    number
+        How many were sent out before it.
+    part
+        Its part in the timeline, -1 if there is none left.
+    outcome, late, energy_j, end_s
+        As of `Member`.
+    """
+
+    batch: Batch
+    place: int
+    device: int
+    number: int
+    part: int
+    outcome: Outcome | None = None
+    late: bool = False
+    energy_j: float = 0.0
+    end_s: float = 0.0
 
 
 class Playback:
@@ -63,7 +87,7 @@ class Playback:
 
     def __init__(self, clock: Clock, parts: Parts, server: pd.DataFrame, devices: int) -> None:
         self.clock = clock
-        self.on_end: Callable[[Member], None] = lambda _: None
+        self.on_end: Callable[[PlayedMember], None] = lambda _: None
         self.batches: list[Batch] = []
         self.part: list[int] = []
         self.cancelled_s: dict[int, float] = {}
@@ -84,8 +108,8 @@ class Playback:
         place[ends] = np.arange(len(ends))
         self._ends, self._end_s = ends.tolist(), parts.end_s[ends].tolist()
         self._place, self._passed = place.tolist(), 0
-        self._number: dict[Member, int] = {}
-        self._member: dict[int, Member] = {}
+        self._out: dict[PlayedMember, None] = {}
+        self._member: dict[int, PlayedMember] = {}
         self._recorded_s: dict[tuple[int, str], deque[float]] = defaultdict(deque)
         for number, phase, end_s in zip(
             server["round"].tolist(), server["phase"], server["end_s"].tolist(), strict=True
@@ -94,9 +118,9 @@ class Playback:
         self._wait()
 
     @property
-    def out(self) -> list[Member]:
+    def out(self) -> list[PlayedMember]:
         """Who is out."""
-        return list(self._number)
+        return list(self._out)
 
     # What schedules ask of a network.
 
@@ -129,34 +153,34 @@ class Playback:
         part = self._take(device, round_index)
         self.dropped.append((round_index, device, self.clock.now, part))
 
-    def send_out(self, batch: Batch) -> list[Member]:
+    def send_out(self, batch: Batch) -> list[PlayedMember]:
         """Let the devices of a batch end as the timeline tells."""
         members = []
         for place, device in enumerate(batch.device.tolist()):
-            member = Member(batch, place, device, _NONE)
             part = self._take(device, batch.round)
-            self._number[member] = len(self.part)
+            member = PlayedMember(batch, place, device, len(self.part), part)
             self.part.append(part)
             members.append(member)
             if part >= 0:
                 self._member[part] = member
                 if 0 <= self._place[part] < self._passed:
                     self._end_now(part)
+        self._out.update(dict.fromkeys(members))
         self.batches.append(batch)
         return members
 
-    def cancel(self, members: Iterable[Member]) -> None:
+    def cancel(self, members: Iterable[PlayedMember]) -> None:
         """End the part of those members that are still out."""
-        for member in members:
-            number = self._number.pop(member, None)
-            if number is None:
+        now = self.clock.now
+        for member in list(members):
+            if member.outcome is not None:
                 continue
-            part = self.part[number]
-            self.cancelled_s[number] = member.end_s = self.clock.now
+            del self._out[member]
+            self.cancelled_s[member.number] = member.end_s = now
             member.outcome = "cancelled"
-            if part >= 0:
-                member.energy_j = self._energy_j[part]
-                self._member.pop(part)
+            if member.part >= 0:
+                member.energy_j = self._energy_j[member.part]
+                del self._member[member.part]
 
     def finish(self) -> None:
         """End what is still going on."""
@@ -203,11 +227,11 @@ class Playback:
     def _end(self, part: int) -> None:
         """A part has ended by itself."""
         member = self._member.pop(part)
-        number = self._number.pop(member)
+        del self._out[member]
         member.outcome = OUTCOMES[self._outcome[part]]  # type: ignore[assignment]  # one of them
         member.energy_j, member.end_s = self._energy_j[part], self.clock.now
         if member.late:
-            self.late.append(number)
+            self.late.append(member.number)
         self.on_end(member)
 
     def _call(self, time_s: float, what: Callable[[], None]) -> None:

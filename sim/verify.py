@@ -34,6 +34,7 @@ from sim.invariants import (
     round_totals,
     rounds_follow,
     sound_rows,
+    whole_parts,
 )
 from sim.load import check_names
 from sim.part_rows import (
@@ -142,6 +143,7 @@ def _timeline(
     parts = Parts.of(timeline, known & ~server & ~received)
     if sound:
         yield from _played(run, system, tables, oracle, deserted, parts, known & server, received)
+    yield from whole_parts(timeline, parts)
     yield from one_thing_at_a_time(timeline)
     choice = system.scenario.schedule
     if isinstance(choice, Asynchronous) and choice.concurrency is not None:
