@@ -156,18 +156,32 @@ def compare_table(
         yield Finding(file, None, f"a row is missing: {_named(keys, row)[:-2]}")
     strange = np.ones(len(frame), dtype=np.bool_)
     strange[place[there]] = False
-    for number in np.flatnonzero(strange)[:MOST]:
-        line = int(frame.index[number]) + 2
-        yield Finding(file, line, f"unexpected row: {_named(keys, frame.iloc[number])[:-2]}")
-    before = np.maximum.accumulate(place[there]) if there.any() else place[:0]
+    if strange.any():
+        yield from _strangers(file, frame, strange, keys)
+    in_file = np.argsort(place[there], kind="stable")
+    early = in_file < np.maximum.accumulate(in_file)
     yield from where(
-        file, frame.iloc[place[there]], before > place[there], "comes after rows that follow it"
+        file, frame.iloc[np.sort(place[there])], early, "comes after rows that should follow it"
     )
     rows = frame.iloc[place[there]]
     of_those = {name: values[there] for name, values in expected.items() if name not in keys}
     slack = {} if slack is None else slack
     there_only = {n: s if np.ndim(s) == 0 else np.asarray(s)[there] for n, s in slack.items()}
     yield from compare(file, rows, of_those, keys, there_only)
+
+
+def _strangers(
+    file: str, frame: pd.DataFrame, strange: NDArray[np.bool_], keys: Sequence[str]
+) -> Iterator[Finding]:
+    """Rows that are not expected; where others have the same keys, who is the stranger cannot be
+    known.
+    """
+    names = pd.MultiIndex.from_frame(frame[list(keys)])
+    alike = names.isin(names[strange]) & names.duplicated(keep=False)
+    for chosen, what in ((alike, "comes twice"), (strange & ~alike, "unexpected row")):
+        for number in np.flatnonzero(chosen)[:MOST]:
+            row = _named(keys, frame.iloc[number])[:-2]
+            yield Finding(file, int(frame.index[number]) + 2, f"{what}: {row}")
 
 
 def matched(frame: pd.DataFrame, expected: Columns, keys: Sequence[str]) -> NDArray[np.intp]:

@@ -21,6 +21,7 @@ from sim.parts import (
     PHASES,
     UPLINK,
     Parts,
+    codes,
 )
 from sim.sent import FloatArray, IntArray, Sent
 from sim.system import System
@@ -85,7 +86,7 @@ def attempts_of(timeline: pd.DataFrame, parts: Parts, sent: Sent) -> Attempts:
     def column(name: str) -> FloatArray:
         return timeline[name].to_numpy(dtype=np.float64)[row]
 
-    outcome = pd.Categorical(timeline["outcome"], categories=OUTCOMES).codes
+    outcome = codes(timeline["outcome"], OUTCOMES)
     return Attempts(
         row,
         np.repeat(there, count),
@@ -97,7 +98,7 @@ def attempts_of(timeline: pd.DataFrame, parts: Parts, sent: Sent) -> Attempts:
         np.nan_to_num(column("bandwidth_hz")),
         np.nan_to_num(column("rate_bps")),
         np.nan_to_num(column("energy_j")),
-        np.asarray(outcome[row], dtype=np.int64),
+        outcome[row],
     )
 
 
