@@ -11,13 +11,18 @@ import pandas as pd
 
 from fslora.data import Examples
 from fslora.tasks import METRICS
-from sim.findings import Finding, close, stated
+from sim.findings import Finding, close, stated, where
 from sim.system import System
 
 
 def evaluations(system: System, rounds: pd.DataFrame) -> Iterator[Finding]:
     """The model is evaluated when the scenario says, and loss and metric tell the same story."""
-    scenario, held_out = system.scenario, system.workload.dataset.held_out
+    scenario = system.scenario
+    if scenario.training.timing_only:
+        evaluated = rounds[["eval_loss", "eval_metric"]].notna().any(axis=1).to_numpy()
+        yield from where("rounds.csv", rounds, evaluated, "round {round}: evaluation is unexpected")
+        return
+    held_out = system.workload.dataset.held_out
     last = len(rounds) - 1
     for number in range(len(rounds)):
         loss, metric = rounds["eval_loss"].iloc[number], rounds["eval_metric"].iloc[number]
@@ -36,6 +41,10 @@ def evaluations(system: System, rounds: pd.DataFrame) -> Iterator[Finding]:
 def final_metrics(system: System, summary: Mapping[str, Any]) -> Iterator[Finding]:
     """All metrics of the last evaluation are there, and can be together with its loss."""
     data = system.scenario.data
+    if system.scenario.training.timing_only:
+        nothing = dict.fromkeys(("eval_metrics_last", "eval_loss_last", "eval_metric_last"))
+        yield from stated("", summary, nothing, "a run without training")
+        return
     recorded, loss = summary.get("eval_metrics_last"), summary.get("eval_loss_last")
     found = recorded if isinstance(recorded, dict) else {}
     if set(found) != set(METRICS[data.task]):

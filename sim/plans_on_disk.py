@@ -9,12 +9,11 @@ import pandas as pd
 
 from optimizer import Plan, Problem, judge
 from optimizer.policies import BIASED
-from sim.findings import TOLERANCE, Finding, compare_rows
+from sim.findings import MOST, TOLERANCE, Columns, Finding, compare_table
 from sim.planning import plan_seed
-from sim.records import plan_rows
+from sim.records import plan_columns
 from sim.sections.policy import own_parameters
 from sim.system import System
-from sim.timeline import PlanRow
 
 
 class BadPlan(Exception):
@@ -44,7 +43,7 @@ class PlansOnDisk:
 
     def __init__(self, system: System, frame: pd.DataFrame) -> None:
         self._system, self._frame = system, frame
-        self._wanted: list[PlanRow] = []
+        self._wanted: list[Columns] = []
         self._before: Plan | None = None
 
     def __call__(self, problem: Problem, round_index: int) -> Plan:
@@ -71,23 +70,34 @@ class PlansOnDisk:
             raise BadPlan(wrong)
         seed, given = plan_seed(self._system), own_parameters(policy)
         plan = judge(problem, policy.name, rank, probability, seed, **given)
-        self._wanted += plan_rows(self._system, problem, plan, round_index, before)
+        self._wanted.append(plan_columns(self._system, problem, plan, round_index, before))
         self._before = plan
         return plan
 
     def findings(self) -> Iterator[Finding]:
         """Rows that differ from what the plans found give, once every plan has been asked for."""
-        yield from compare_rows("plan.csv", self._frame, self._wanted, ["round", "device"], 0.0)
+        if self._wanted:
+            names = list(self._wanted[0])
+            wanted = {name: np.concatenate([each[name] for each in self._wanted]) for name in names}
+            yield from compare_table("plan.csv", self._frame, wanted, ["round", "device"])
 
 
 def _out_of_bounds(problem: Problem, rows: pd.DataFrame, rests: bool) -> Iterator[Finding]:
     """Ranks and probabilities of a plan within bounds; some policies let devices rest for good."""
-    for line, row in rows.iterrows():
-        number, n = int(str(line)) + 2, int(row["device"])
-        rank, q, cap = row["rank"], row["probability"], problem.rank_cap[n]
-        if not (problem.min_rank <= rank <= cap):
-            least = problem.min_rank
-            yield Finding("plan.csv", number, f"rank is {rank:g}, device allows {least} to {cap}")
-        low = 0.0 if rests else problem.min_probability[n]
-        if not low * (1 - TOLERANCE) <= q <= 1:
-            yield Finding("plan.csv", number, f"probability is {q}, bounds are {low} and 1")
+    device, rank = rows["device"].to_numpy(), rows["rank"].to_numpy()
+    probability = rows["probability"].to_numpy()
+    cap, least = problem.rank_cap[device], problem.min_rank
+    for place in np.flatnonzero((rank < least) | (rank > cap))[:MOST]:
+        number = int(rows.index[place]) + 2
+        yield Finding(
+            "plan.csv", number, f"rank is {rank[place]}, device allows {least} to {cap[place]}"
+        )
+    low = np.zeros(len(rows)) if rests else problem.min_probability[device]
+    fits = (low * (1 - TOLERANCE) <= probability) & (probability <= 1)
+    for place in np.flatnonzero(~fits)[:MOST]:
+        number = int(rows.index[place]) + 2
+        yield Finding(
+            "plan.csv",
+            number,
+            f"probability is {probability[place]}, bounds are {low[place]} and 1",
+        )
