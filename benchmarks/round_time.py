@@ -22,6 +22,8 @@ import numpy as np
 from sim.dispatch import Dispatcher
 from sim.load import load_scenario
 from sim.planning import make_plan
+from sim.predict import closed_after_s
+from sim.schedules.rounds import draw
 from sim.steering import Steering
 from sim.system import System, build_system
 from wireless.spectrum import RULES
@@ -59,13 +61,16 @@ class Row(NamedTuple):
 def simulate(system: System) -> tuple[float, float, float, int]:
     """Predicted and simulated mean round time, its standard error (s), and rounds."""
     plan = make_plan(system)
-    dispatcher = Dispatcher(system, Steering(system, plan))
+    dispatcher, steering = Dispatcher(system), Steering(system, plan)
     fixed_s = system.broadcast_s + system.scenario.schedule.overhead_s
     now_s, total, square, error_s = 0.0, 0.0, 0.0, math.inf
     for round_index in itertools.count(1):
-        opened = dispatcher.open(round_index, now_s)
-        lasted_s = fixed_s + opened.finish_s
-        now_s += opened.wait_s + lasted_s
+        start_s = dispatcher.first_chance(now_s)
+        assert start_s is not None
+        _, batch = draw(system, steering, dispatcher, round_index, start_s)
+        lasted_s = fixed_s + closed_after_s(system, batch, system.band_hz(start_s))
+        dispatcher.came_back(batch.device, np.zeros(len(batch)))
+        now_s = start_s + lasted_s
         total, square = total + lasted_s, square + lasted_s**2
         mean_s = total / round_index
         if round_index >= FEWEST:

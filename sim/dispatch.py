@@ -26,6 +26,9 @@ from wireless.link import Link
 
 FloatArray = NDArray[np.float64]
 
+#: A battery with so small a part of its charge is empty: the rest is a rounding of what was spent.
+_FLAT = 1e-9
+
 #: Devices that are asked at once whether anybody is there.
 _FEW = 4096
 
@@ -133,6 +136,7 @@ class Dispatcher:
         self._dispatched = np.zeros(devices, dtype=np.int64)
         self._out = np.zeros(devices, dtype=np.bool_)
         self._battery = Battery(system.battery_j) if system.scenario.fleet.battery else None
+        self._empty = np.zeros(devices, dtype=np.bool_)
         self._steps = system.workload.steps
         self._transmit_w = _watts(mean_power_dbm(system.world, system.scenario.radio.uplink_share))
 
@@ -140,7 +144,7 @@ class Dispatcher:
         """Which of some devices (M,) are there, charged, and not out already."""
         free = self._system.world.availability.available(device, time_s) & ~self._out[device]
         if self._battery is not None:
-            free &= ~self._battery.empty[device]
+            free &= ~self._empty[device]
         return free
 
     def send_out(
@@ -227,12 +231,14 @@ class Dispatcher:
         self._out[device] = False
         if self._battery is not None:
             self._battery = self._battery.spend(device, energy_j)
+            capacity_j = self._battery.capacity_j
+            self._empty = np.isfinite(capacity_j) & (self._battery.left_j <= _FLAT * capacity_j)
 
     def next_free_s(self, now_s: float) -> float:
         """Next moment at which somebody who is not out becomes free; infinite if never."""
         idle = ~self._out
         if self._battery is not None:
-            idle &= ~self._battery.empty
+            idle &= ~self._empty
         device = np.flatnonzero(idle)
         if not len(device):
             return math.inf
@@ -245,11 +251,11 @@ class Dispatcher:
         """
         world = self._system.world
         if isinstance(world.availability, AlwaysOn) and world.band is None:
-            alone = self._battery is not None and bool(self._battery.empty.all())
+            alone = self._battery is not None and bool(self._empty.all())
             return None if alone else now_s
         alive = np.arange(len(self._out))
         if self._battery is not None:
-            alive = np.flatnonzero(~self._battery.empty)
+            alive = np.flatnonzero(~self._empty)
         moment = now_s
         while len(alive):
             there_s = self._somebody(alive, moment)

@@ -57,9 +57,6 @@ class ParquetTable:
                 self._writer.write_table(table)
                 self._file.flush()
 
-    def flush(self) -> None:
-        """Nothing is held back."""
-
     def sync(self) -> None:
         """Wait until what was written is on the disk."""
         with writing(self._path):

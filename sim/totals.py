@@ -13,6 +13,8 @@ from sim.timeline import BLOCK, Interval
 #: Outcomes that end a dispatch in whatever phase; besides, an upload that is done ends it.
 ENDS = frozenset({"dropped", "late", "cancelled"})
 
+_TRANSFERS = ("uplink", "downlink")
+
 
 @dataclass(frozen=True, slots=True)
 class Activity:
@@ -60,13 +62,15 @@ class Totals:
     def add(self, rows: Sequence[Interval]) -> None:
         """Add rows of the timeline."""
         down, up, energy = self._down, self._up, self._energy
-        for _, device, phase, _, _, size, _, _, spent, _ in rows:
-            if device is not None and spent:
+        # By position, for speed: 1 is the device, 2 the phase, 5 the bytes, 8 the energy.
+        for row in rows:
+            size, spent = row[5], row[8]
+            if spent and row[1] is not None:
                 energy += spent
             if size:
-                if phase == "uplink":
+                if row[2] == "uplink":
                     up += size
-                elif phase == "downlink" and (device is None or self._unicast):
+                elif row[2] == "downlink" and (row[1] is None or self._unicast):
                     down += size
         self._down, self._up, self._energy = down, up, energy
         self._rows += rows
@@ -85,20 +89,22 @@ class Totals:
         return self._sum
 
     def _add_to_devices(self) -> None:
-        rows = [row for row in self._rows if row.device is not None]
+        rows = [row for row in self._rows if row[1] is not None]
         self._rows = []
         if not rows:
             return
         _, who, phase, start_s, end_s, size, _, _, energy_j, outcome = zip(*rows, strict=True)
-        device, total = np.array(who), self._sum
-        up = np.array([each == "uplink" for each in phase])
-        down = np.array([each == "downlink" for each in phase])
-        done = up & np.array([each == "done" for each in outcome])
-        size_b = np.array([each or 0 for each in size])
+        device, total, n = np.fromiter(who, np.int64, len(rows)), self._sum, len(rows)
+        up, down = (np.fromiter(map(name.__eq__, phase), np.bool_, n) for name in _TRANSFERS)
+        done = up & np.fromiter(map("done".__eq__, outcome), np.bool_, n)
+        ends = done | np.fromiter(map(ENDS.__contains__, outcome), np.bool_, n)
+        sizes = np.fromiter([each or 0 for each in size], np.int64, n)
+        busy_s = np.fromiter(end_s, np.float64, n) - np.fromiter(start_s, np.float64, n)
+        spent_j = np.fromiter([each or 0.0 for each in energy_j], np.float64, n)
         # In the order of the rows, so that sums of floats are those of adding row by row.
-        np.add.at(total.busy_s, device, np.array(end_s) - np.array(start_s))
-        np.add.at(total.energy_j, device, np.array([each or 0.0 for each in energy_j]))
-        np.add.at(total.bytes_up, device[up], size_b[up])
-        np.add.at(total.bytes_down, device[down], size_b[down])
+        np.add.at(total.busy_s, device, busy_s)
+        np.add.at(total.energy_j, device, spent_j)
+        np.add.at(total.bytes_up, device[up], sizes[up])
+        np.add.at(total.bytes_down, device[down], sizes[down])
         np.add.at(total.completed, device[done], 1)
-        np.add.at(total.sampled, device[done | [each in ENDS for each in outcome]], 1)
+        np.add.at(total.sampled, device[ends], 1)

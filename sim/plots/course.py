@@ -70,24 +70,24 @@ def parse_rounds(text: str) -> tuple[int, int]:
     return first, last
 
 
-def course(run: RunFiles, rounds: tuple[int, int]) -> Course:
-    """The course of the rounds from a first to a last one, or to the end if the run is shorter.
+def course(run: RunFiles, rounds: tuple[int, int] | None) -> Course:
+    """The course from a first to a last round, as far as the run has them; None for all of it.
 
     Raises
     ------
     InputError
         If the run has no such round, or wrote no timeline.
     """
-    every, (first, last) = run.table("rounds.csv"), rounds
-    chosen = every[every["round"].between(first, last)]
+    every = run.table("rounds.csv").query("round > 0")
+    chosen = every if rounds is None else every[every["round"].between(*rounds)]
     if not len(chosen):
-        most = every["round"].max() if len(every) else 0
-        raise InputError(f"--rounds {first}-{last}: {run.folder} has rounds 1 to {most}")
+        wanted = "" if rounds is None else f"--rounds {rounds[0]}-{rounds[1]}: "
+        raise InputError(f"{wanted}{run.folder} has {len(every)} rounds; choose among them")
     start_s, end_s = chosen["start_s"].iloc[0], chosen["end_s"].iloc[-1]
     timeline, spectrum = run.table("timeline.csv"), run.table("spectrum.csv")
     # A row of no length belongs to what begins at its time, and at the end of the run to the end.
     inside = (timeline["end_s"] > start_s) | (timeline["start_s"] >= start_s)
-    if len(chosen) and chosen["round"].iloc[-1] < every["round"].iloc[-1]:
+    if chosen["round"].iloc[-1] < every["round"].iloc[-1]:
         inside &= timeline["start_s"] < end_s
     return Course(chosen, timeline[inside], _within(spectrum, float(start_s), float(end_s)))
 

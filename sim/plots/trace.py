@@ -44,7 +44,7 @@ def write_trace(runs: Sequence[RunFiles], path: Path, rounds: tuple[int, int] | 
     run = only_run(runs, "trace")
     if path.suffix != ".json":
         raise InputError(f"-o {path}: give a name ending in .json")
-    shown = course(run, (1, np.iinfo(np.int64).max) if rounds is None else rounds)
+    shown = course(run, rounds)
     kinds = run.table("devices.csv")["kind"]
     try:
         with path.open("w", encoding="utf-8") as stream:

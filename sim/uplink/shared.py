@@ -232,7 +232,6 @@ class SharedUplink(Uplink):
             return  # nobody has
         if now >= self._end_s and (first := self._ends.first()) is not None:
             self._v = max(self._v, first[0])
-            self._end_s = math.inf
         self._close_ended(now, self._v, speed)
 
     def _close_ended(self, now: float, v: float, speed: float) -> None:

@@ -1,6 +1,5 @@
-"""The event engine against closed forms."""
+"""The network and its schedules against closed forms."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,107 +9,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fslora.methods import Job
-from optimizer import Cohort, Plan
-from optimizer.problem import in_turn
-from sim.dispatch import Dispatch, Dispatcher, Opened
-from sim.network import Network
-from sim.planning import make_plan
 from sim.scenario import Scenario
-from sim.schedules import SCHEDULES, Finished
-from sim.steering import Steering
-from sim.system import System, build_system
-from sim.timeline import Interval, Spectrum
+from sim.timeline import Interval
+from tests.sim.nets import BAND_HZ, DOWNLINK_HZ, Recorder, Simulated, batch
 from wireless.link import LinearLink, Link, PowerLimitedLink
 from wireless.nr import whole_blocks
 from wireless.power_control import PowerControlledLink
-from wireless.spectrum import RULES, Rule, Whole
-
-BAND_HZ = 1e6
-
-
-class Recorder:
-    """A network and everything that it reported."""
-
-    def __init__(self, rule: Rule = RULES["equal-finish"], whole: Whole | None = None) -> None:
-        self.intervals: list[Interval] = []
-        self.spectrum: list[Spectrum] = []
-        self.network = Network(rule, whole, self.intervals.append, self.spectrum.append)
-
-    def take_part(self, opened: Opened) -> None:
-        """Run a round's devices from now on until the last one ends."""
-        env = self.network.env
-        env.run(env.process(self.network.take_part(opened, 5e6)))
-
-    def uplinks(self) -> list[Interval]:
-        """Uploads in order of device."""
-        rows = [row for row in self.intervals if row.phase == "uplink"]
-        return sorted(rows, key=lambda row: row.device or 0)
-
-
-def opened(
-    compute_s: list[float],
-    size: list[int],
-    link: Link,
-    rule: Rule,
-    whole: Whole | None = None,
-    cell: list[int] | None = None,
-    download_s: float = 0.0,
-) -> Opened:
-    """A round of devices of 2 W that send with 30 dBm, which is 1 W."""
-    count = len(compute_s)
-    cells = np.array(cell or [0] * count)
-    ready_s = in_turn(np.full(count, download_s), cells) + np.array(compute_s)
-    bits = 8.0 * np.array(size)
-    transfers = tuple(
-        (
-            members,
-            rule.transfers(ready_s[members], bits[members], link.take(members), BAND_HZ, whole),
-        )
-        for members in (np.flatnonzero(cells == c) for c in np.unique(cells))
-    )
-    device = np.arange(count)
-    return Opened(
-        1,
-        0.0,
-        0.0,
-        BAND_HZ,
-        Cohort(device, np.ones(count, dtype=np.int64), np.ones(count)),
-        tuple(Job(n, 1, n, 1) for n in range(count)),
-        tuple(
-            Dispatch(
-                1,
-                n,
-                int(cells[n]),
-                download_s,
-                500,
-                8e3,
-                compute_s[n],
-                2 * compute_s[n],
-                size[n],
-                30.0,
-            )
-            for n in range(count)
-        ),
-        link,
-        ready_s,
-        bits,
-        np.zeros(0, dtype=np.int64),
-        transfers,
-    )
+from wireless.spectrum import RULES
 
 
 def test_one_device_alone() -> None:
     """Broadcast 8 S / R, computation, upload 8 U / rate, overhead; one after the other."""
     seen = Recorder()
-    network, env = seen.network, seen.network.env
-    env.run(env.process(network.broadcast(1, [0], 500, 2e6, 8000.0)))
-    seen.take_part(opened([3.0], [1000], LinearLink(np.array([0.004])), RULES["equal-finish"]))
-    env.run(env.process(network.serve(1, "aggregate", 0.25)))
+    network, clock = seen.network, seen.clock
+    clock.run(clock.process(network.broadcast(1, [0], 500, 8000.0, 0.5)))
+    seen.take_part(batch([3.0], [1000], LinearLink(np.array([0.004])), 0.5))
+    clock.run(clock.process(network.serve(1, "aggregate", 5.75)))
     uplink = seen.intervals.pop(3)
     assert seen.intervals == [
-        Interval(1, None, "downlink", 0.0, 0.5, 500, 2e6, 8000.0, None),
-        Interval(1, 0, "downlink", 0.0, 0.5, 500, 2e6, 8000.0, 0.0),
+        Interval(1, None, "downlink", 0.0, 0.5, 500, DOWNLINK_HZ, 8000.0, None),
+        Interval(1, 0, "downlink", 0.0, 0.5, 500, DOWNLINK_HZ, 8000.0, 0.0),
         Interval(1, 0, "compute", 0.5, 3.5, energy_j=6.0),
         Interval(1, None, "aggregate", 5.5, 5.75),
     ]
@@ -123,8 +41,10 @@ def test_one_device_alone() -> None:
 
 def test_broadcast_to_nobody_takes_as_long() -> None:
     seen = Recorder()
-    seen.network.env.run(seen.network.env.process(seen.network.broadcast(1, [], 500, 2e6, 8000.0)))
-    assert seen.intervals == [Interval(1, None, "downlink", 0.0, 0.5, 500, 2e6, 8000.0, None)]
+    seen.clock.run(seen.clock.process(seen.network.broadcast(1, [], 500, 8000.0, 0.5)))
+    assert seen.intervals == [
+        Interval(1, None, "downlink", 0.0, 0.5, 500, DOWNLINK_HZ, 8000.0, None)
+    ]
     assert seen.spectrum == []
 
 
@@ -134,9 +54,9 @@ def test_two_equal_transfers_share_the_band_in_halves(name: str) -> None:
     rule = RULES[name]
     seen = Recorder(rule)
     link = LinearLink(np.array([0.004, 0.004]))
-    seen.take_part(opened([1.0, 1.0], [1000, 1000], link, rule))
-    assert [row.end_s for row in seen.uplinks()] == pytest.approx([5.0, 5.0], rel=1e-12)
-    assert [row.bandwidth_hz for row in seen.uplinks()] == pytest.approx([5e5, 5e5], rel=1e-12)
+    seen.take_part(batch([1.0, 1.0], [1000, 1000], link))
+    assert [row.end_s for row in seen.rows("uplink")] == pytest.approx([5.0, 5.0], rel=1e-12)
+    assert [row.bandwidth_hz for row in seen.rows("uplink")] == pytest.approx([5e5, 5e5], rel=1e-12)
     assert seen.spectrum[0].time_s == 1.0
     assert seen.spectrum[0].bandwidth_in_use_hz == pytest.approx(BAND_HZ, rel=1e-12)
     assert seen.spectrum[0].active == 2
@@ -146,19 +66,19 @@ def test_two_equal_transfers_share_the_band_in_halves(name: str) -> None:
 def test_time_division_sends_one_after_the_other() -> None:
     rule = RULES["time-division"]
     seen = Recorder(rule)
-    seen.take_part(opened([1.0, 1.0], [1000, 1000], LinearLink(np.array([0.004, 0.004])), rule))
-    assert [(row.start_s, row.end_s) for row in seen.uplinks()] == [(1.0, 3.0), (3.0, 5.0)]
-    assert [row.bandwidth_hz for row in seen.uplinks()] == [BAND_HZ, BAND_HZ]
+    seen.take_part(batch([1.0, 1.0], [1000, 1000], LinearLink(np.array([0.004, 0.004]))))
+    assert [(row.start_s, row.end_s) for row in seen.rows("uplink")] == [(1.0, 3.0), (3.0, 5.0)]
+    assert [row.bandwidth_hz for row in seen.rows("uplink")] == [BAND_HZ, BAND_HZ]
 
 
 def test_a_device_that_comes_later_takes_from_the_others() -> None:
     """Equal split: alone for 1 s, in halves from 2 s to 4 s, alone again; bits add up."""
     rule = RULES["equal-split"]
     seen = Recorder(rule)
-    seen.take_part(opened([1.0, 2.0], [1000, 500], LinearLink(np.array([0.004, 0.004])), rule))
+    seen.take_part(batch([1.0, 2.0], [1000, 500], LinearLink(np.array([0.004, 0.004]))))
     # 8000 bit: 4000 in the first second, 2000 a second from then on; 4000 bit: 2000 a second.
-    assert [row.end_s for row in seen.uplinks()] == pytest.approx([4.0, 4.0], rel=1e-12)
-    assert seen.uplinks()[0].bandwidth_hz == pytest.approx(BAND_HZ * (1 + 0.5 + 0.5) / 3)
+    assert [row.end_s for row in seen.rows("uplink")] == pytest.approx([4.0, 4.0], rel=1e-12)
+    assert seen.rows("uplink")[0].bandwidth_hz == pytest.approx(BAND_HZ * (1 + 0.5 + 0.5) / 3)
 
 
 def test_cells_do_not_share_their_bands() -> None:
@@ -166,8 +86,8 @@ def test_cells_do_not_share_their_bands() -> None:
     for rule in RULES.values():
         seen = Recorder(rule)
         link = LinearLink(np.array([0.004, 0.004]))
-        seen.take_part(opened([1.0, 1.0], [1000, 1000], link, rule, cell=[0, 4]))
-        assert [row.end_s for row in seen.uplinks()] == pytest.approx([3.0, 3.0], rel=1e-12)
+        seen.take_part(batch([1.0, 1.0], [1000, 1000], link, cell=[0, 4]))
+        assert [row.end_s for row in seen.rows("uplink")] == pytest.approx([3.0, 3.0], rel=1e-12)
         assert {row.cell for row in seen.spectrum} == {0, 4}
 
 
@@ -175,7 +95,7 @@ def test_downloads_of_their_own_follow_each_other() -> None:
     rule = RULES["equal-finish"]
     seen = Recorder(rule)
     link = LinearLink(np.array([0.4, 0.4]))
-    seen.take_part(opened([3.0, 1.0], [1000, 1000], link, rule, download_s=0.5))
+    seen.take_part(batch([3.0, 1.0], [1000, 1000], link, download_s=0.5))
     spans = {
         (row.device, row.phase): (row.start_s, row.end_s)
         for row in seen.intervals
@@ -193,7 +113,7 @@ def test_cells_serve_their_own_downloads() -> None:
     rule = RULES["equal-finish"]
     seen = Recorder(rule)
     link = LinearLink(np.full(3, 0.4))
-    seen.take_part(opened([1.0] * 3, [10] * 3, link, rule, cell=[0, 1, 0], download_s=0.5))
+    seen.take_part(batch([1.0] * 3, [10] * 3, link, cell=[0, 1, 0], download_s=0.5))
     ends = {row.device: row.end_s for row in seen.intervals if row.phase == "downlink"}
     assert ends == {0: 0.5, 1: 0.5, 2: 1.0}
 
@@ -221,11 +141,10 @@ def test_engine_and_formula_agree(
 
     rule = RULES[name]
     rounding = partial(whole_blocks, block_hz=1e4) if blocks else None
-    wanted = opened(compute_s, size, link, rule, rounding)
+    formula = rule.transfers(np.array(compute_s), 8.0 * np.array(size), link, BAND_HZ, rounding)
     seen = Recorder(rule, rounding)
-    seen.take_part(wanted)
-    ((_, formula),) = wanted.transfers
-    rows = seen.uplinks()
+    seen.take_part(batch(compute_s, size, link))
+    rows = seen.rows("uplink")
     for name_of, values in (
         ("start_s", formula.begin_s),
         ("end_s", formula.finish_s),
@@ -244,37 +163,18 @@ def test_engine_and_formula_agree(
     assert (in_use[-1], seen.spectrum[-1].active) == (0.0, 0)
     if not blocks:
         end_s = rule.round_time(np.array(compute_s), 8.0 * np.array(size), link, BAND_HZ)
-        assert seen.network.env.now == pytest.approx(float(end_s), rel=1e-9)
+        assert seen.clock.now == pytest.approx(float(end_s), rel=1e-9)
 
 
 def test_time_far_into_a_run_does_not_stall_the_engine() -> None:
     """At a million seconds a transfer of microseconds is next to the clock's resolution."""
     for rule in RULES.values():
         seen = Recorder(rule)
-        seen.network.env.run(until=1e6)
+        seen.clock.run(until=1e6)
         link = LinearLink(np.array([1.0, 3.0, 7.0]))
-        seen.take_part(opened([1e-6, 1e-6, 3e-6], [1, 2, 3], link, rule))
-        assert len(seen.uplinks()) == 3
-        assert seen.network.env.now == pytest.approx(1e6 + 4e-5, abs=4e-5)
-
-
-def rounds_of(scenario: Scenario, count: int) -> tuple[System, Plan, list[Finished], Recorder]:
-    """Simulate rounds without training."""
-    system = build_system(scenario)
-    plan = make_plan(system)
-    seen: list[Finished] = []
-
-    def on_round(done: Finished) -> bool:
-        seen.append(done)
-        return len(seen) < count and not done.deserted
-
-    recorder = Recorder(system.world.rule, system.world.whole)
-    schedule = SCHEDULES[scenario.schedule.name]
-    recorder.network.env.process(
-        schedule(recorder.network, system, Steering(system, plan), on_round)
-    )
-    recorder.network.env.run()
-    return system, plan, seen, recorder
+        seen.take_part(batch([1e-6, 1e-6, 3e-6], [1, 2, 3], link, 1e6))
+        assert len(seen.rows("uplink")) == 3
+        assert seen.clock.now == pytest.approx(1e6 + 4e-5, abs=4e-5)
 
 
 @pytest.mark.parametrize("allocation", RULES)
@@ -289,11 +189,11 @@ def test_synchronous_round_is_broadcast_plus_the_rule_plus_overhead(
         "radio.allocation": allocation,
         "schedule.overhead_s": 0.3,
     }
-    system, _, seen, _ = rounds_of(tiny(changes), 25)
-    problem, rule = system.problem, RULES[allocation]
-    assert {len(done.opened.jobs) for done in seen} >= {1, 2, 3}
-    for done in seen:
-        device, rank = done.opened.cohort.device, done.opened.cohort.rank
+    run = Simulated(tiny(changes), 25)
+    system, problem, rule = run.system, run.system.problem, RULES[allocation]
+    assert {len(done) for done in run.merges} >= {1, 2, 3}
+    for done in run.merges:
+        device, rank = done.device, done.rank
         everyone = np.ones(problem.devices)
         everyone[device] = rank
         finish = rule.round_time(
@@ -308,8 +208,8 @@ def test_synchronous_round_is_broadcast_plus_the_rule_plus_overhead(
 
 
 def test_rounds_follow_each_other_without_a_gap(tiny: Callable[..., Scenario]) -> None:
-    _, _, seen, _ = rounds_of(tiny(), 10)
-    assert [done.opened.round for done in seen] == list(range(1, 11))
+    seen = Simulated(tiny(), 10).merges
+    assert [done.round for done in seen] == list(range(1, 11))
     assert seen[0].start_s == 0.0
     assert [done.start_s for done in seen[1:]] == [done.end_s for done in seen[:-1]]
 
@@ -329,7 +229,8 @@ def test_mean_round_time_is_the_planned_one(
 ) -> None:
     """Over many rounds the mean duration is the plan's expectation, within 4 standard errors."""
     rounds = 2000
-    _, plan, seen, _ = rounds_of(tiny(changes), rounds)
+    run = Simulated(tiny(changes), rounds)
+    plan, seen = run.plan, run.merges
     lasted = np.array([done.end_s - done.start_s for done in seen])
     error = lasted.std(ddof=1) / np.sqrt(rounds)
     # The mean of a maximum is above the maximum of means, so jitter lengthens rounds somewhat.
@@ -340,15 +241,16 @@ def test_mean_round_time_is_the_planned_one(
 def test_devices_that_are_away_do_not_take_part(tiny: Callable[..., Scenario]) -> None:
     """The cohort is thinned by presence at the round's start, and weights make up for it."""
     away = {"fleet.availability": {"name": "markov", "mean_on_s": 50.0, "mean_off_s": 150.0}}
-    system, plan, seen, _ = rounds_of(tiny(away), 400)
+    run = Simulated(tiny(away), 400)
+    system, plan, seen = run.system, run.plan, run.merges
     present = system.world.availability
     for done in seen:
         start_s = done.start_s
         if not present.available(np.arange(4), start_s).any():
             start_s = float(present.next_available(np.arange(4), start_s).min())
-        assert present.available(done.opened.cohort.device, start_s).all()
+        assert present.available(done.device, start_s).all()
         weight = 4 * system.problem.weight / plan.probability
-        assert done.opened.cohort.weight == pytest.approx(weight[done.opened.cohort.device])
+        assert done.weight == pytest.approx(weight[done.device])
     waited = [done.cohort_s for done in seen]
     assert all(
         done.end_s - done.start_s == pytest.approx(s, rel=1e-9)
@@ -365,11 +267,12 @@ def test_server_waits_while_nobody_is_there_and_ends_when_nobody_returns(
         "fleet.availability": {"name": "trace", "file": str(trace), "period_s": 1000.0},
         "policy": "full",
     }
-    _, _, seen, recorder = rounds_of(tiny(changes), 2)
-    waits = [row for row in recorder.intervals if row.phase == "wait"]
+    run = Simulated(tiny(changes), 2)
+    seen = run.merges
+    waits = [row for row in run.intervals if row.phase == "wait"]
     assert (waits[0].start_s, waits[0].end_s) == (0.0, 40.0)
     assert waits[1].end_s == 1040.0
-    assert [done.opened.sampled for done in seen] == [4, 4]
+    assert [done.sampled for done in seen] == [4, 4]
 
 
 def test_an_empty_battery_ends_a_device(tiny: Callable[..., Scenario]) -> None:
@@ -382,14 +285,15 @@ def test_an_empty_battery_ends_a_device(tiny: Callable[..., Scenario]) -> None:
         "battery_wh": 0.01,
     }
     changes = {"fleet.preset": device, "fleet.battery": True, "policy": "full"}
-    system, _, seen, recorder = rounds_of(tiny(changes), 10_000)
-    assert seen[-1].deserted
+    run = Simulated(tiny(changes), 10_000)
+    assert run.merges[-1].deserted
     spent = np.zeros(4)
-    for row in recorder.intervals:
+    for row in run.intervals:
         if row.device is not None:
-            assert spent[row.device] < system.fleet.battery_j[row.device] or row.phase == "uplink"
             spent[row.device] += row.energy_j or 0.0
-    assert (spent >= system.fleet.battery_j).all()
+    # It gives up in the middle of what it cannot finish, with all its charge spent.
+    assert spent == pytest.approx(run.system.fleet.battery_j, rel=1e-9)
+    assert sum(row.outcome == "dropped" for row in run.intervals) == 4
 
 
 def test_outage_drops_devices_and_their_weight_makes_up_for_it(
@@ -400,15 +304,16 @@ def test_outage_drops_devices_and_their_weight_makes_up_for_it(
         "radio.fading": {"name": "per-round", "outage_snr_db": 20.0},
         "policy": "full",
     }
-    system, _, seen, recorder = rounds_of(tiny(changes), 3000)
+    run = Simulated(tiny(changes), 3000)
+    system, seen = run.system, run.merges
     completes = np.zeros(4)
     for done in seen:
-        completes[done.opened.cohort.device] += 1
+        completes[done.device] += 1
     wanted = system.problem.completion
     error = np.sqrt(wanted * (1 - wanted) / len(seen))
     assert ((wanted > 0.05) & (wanted < 0.99)).any()
     assert (np.abs(completes / len(seen) - wanted) <= 5 * error + 1e-9).all()
-    dropped = [row for row in recorder.intervals if row.outcome == "dropped"]
+    dropped = [row for row in run.intervals if row.outcome == "dropped"]
     assert len(dropped) == 4 * len(seen) - completes.sum()
     assert {(row.phase, row.bytes, row.energy_j) for row in dropped} == {("uplink", 0, 0.0)}
 
@@ -418,8 +323,8 @@ def test_time_division_duplex_changes_no_energy(tiny: Callable[..., Scenario]) -
     energy = []
     for share in (1.0, 0.5):
         changes = {"radio.uplink_share": share, "policy": "full"}
-        _, _, _, recorder = rounds_of(tiny(changes), 1)
-        energy.append([row.energy_j for row in recorder.uplinks()])
+        done = Simulated(tiny(changes), 1)
+        energy.append([row.energy_j for row in done.rows("uplink")])
     # In equal finish the band of each shifts a little with the time it takes.
     assert sum(energy[1]) == pytest.approx(sum(energy[0]), rel=0.02)
 
@@ -435,10 +340,11 @@ def test_weights_follow_devices_to_where_they_are(
         "fleet.mobility": {"name": "trace", "file": str(trace)},
         "policy": "full",
     }
-    system, _, seen, _ = rounds_of(tiny(changes), 3000)
+    run = Simulated(tiny(changes), 3000)
+    system, seen = run.system, run.merges
     total = np.zeros(4)
     for done in seen[1:]:
-        total[done.opened.cohort.device] += done.opened.cohort.weight
+        total[done.device] += done.weight
     now = system.fleet.channel.at(np.arange(4), 1e3).sends_probability
     assert (now < 0.95 * system.fleet.channel.start.sends_probability).all()
     share = total / (len(seen) - 1) / system.problem.weight
@@ -449,12 +355,16 @@ def test_weights_follow_devices_to_where_they_are(
 def test_job_follows_from_device_and_dispatch_not_from_the_round(
     tiny: Callable[..., Scenario],
 ) -> None:
-    system = build_system(tiny({"policy": "full"}))
-    plan = make_plan(system)
-    early, late = (Dispatcher(system, Steering(system, plan)) for _ in range(2))
-    first = early.open(1, 0.0).jobs
-    second = early.open(2, 10.0).jobs
-    later = late.open(9, 77.0).jobs
-    # The round itself bears on the learning rate alone.
-    assert first == tuple(dataclasses.replace(job, round=1) for job in later)
-    assert {job.key for job in first}.isdisjoint(job.key for job in second)
+    """A device's m-th job has the same draws in whichever round it comes."""
+    full, some = (Simulated(tiny({"policy": policy}), 30) for policy in ("full", "uniform"))
+    keys = [
+        {
+            n: [int(done.key[done.device == n][0]) for done in run.merges if n in done.device]
+            for n in range(4)
+        }
+        for run in (full, some)
+    ]
+    assert len({key for each in keys[0].values() for key in each}) == 120
+    for n in range(4):
+        assert keys[1][n] == keys[0][n][: len(keys[1][n])]
+        assert len(keys[1][n]) > 2

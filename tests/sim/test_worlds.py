@@ -14,6 +14,7 @@ from sim import system
 from sim.dispatch import Dispatcher
 from sim.planning import make_plan
 from sim.scenario import Scenario
+from sim.schedules.rounds import draw
 from sim.steering import Steering
 from sim.system import build_system
 from sim.verify import verify
@@ -336,12 +337,14 @@ def nature(scenario: Scenario) -> tuple[dict[str, list[Any]], dict[tuple[int, in
             drawn[f"{name} at {time_s}"] = getattr(state, name).rate(1e5).tolist()
         present = made.world.availability.available(everybody, time_s)
         drawn[f"available at {time_s}"] = present.tolist()
-    dispatcher = Dispatcher(made, Steering(made, make_plan(made)))
+    dispatcher, steering = Dispatcher(made), Steering(made, make_plan(made))
     jobs, count = {}, np.zeros(len(fleet), int)
     for number in range(1, 20):
-        for job in dispatcher.open(number, 11.0 * number).jobs:
-            jobs[job.device, int(count[job.device])] = job.key
-            count[job.device] += 1
+        _, batch = draw(made, steering, dispatcher, number, 11.0 * number)
+        for device, key in zip(batch.device.tolist(), batch.key.tolist(), strict=True):
+            jobs[device, int(count[device])] = key
+            count[device] += 1
+        dispatcher.came_back(batch.device, np.zeros(len(batch)))
     return drawn, jobs
 
 

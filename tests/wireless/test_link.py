@@ -364,6 +364,32 @@ def test_permutation_and_take(efficiency, fading):
     assert np.array_equal(batch[1], link.bandwidth(1e4))
 
 
+@pytest.mark.parametrize("efficiency", [Shannon(), FittedNr(), LinkAdaptation()])
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), size=st.sampled_from([1, 7, 300, 3000]))
+def test_tabulated_links_do_not_depend_on_their_company(efficiency, seed, size):
+    """Not to the last bit, in cohorts searched together and in fleets taken curve by curve."""
+    rng = np.random.default_rng(seed)
+    link = make_link(10 ** rng.uniform(4, 9, size), efficiency, rng.normal(0, 2, size), "rician")
+    part = rng.uniform(0, 1.1, (2, size))
+    part[0, rng.random(size) < 0.1] = 1.0
+    band, rate = part * 1e6, part * link.limit_bps
+    chosen = rng.integers(0, size, 40)
+    few = link.take(chosen)
+    assert np.array_equal(few.limit_bps, link.limit_bps[chosen])
+    assert np.array_equal(few.rate(band[:, chosen]), link.rate(band)[:, chosen])
+    for apart, together in zip(
+        few.bandwidth_and_slope(rate[:, chosen]), link.bandwidth_and_slope(rate), strict=True
+    ):
+        assert np.array_equal(apart, together[:, chosen])
+
+
+def test_links_of_nobody():
+    link = make_link(np.zeros(0), FittedNr(), np.zeros(0), "rician")
+    assert len(link.rate(np.zeros(0))) == len(link.bandwidth(np.zeros(0))) == 0
+    assert len(link.take(np.zeros(0, np.intp)).limit_bps) == 0
+
+
 def test_rician_factor_to_the_whole_decibel():
     a = np.full(6, 1e6)
     link = make_link(a, Shannon(), np.array([9.0, 9.4, 8.6, 30.0, 55.0, np.nan]), "rician")

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import brentq
 
-from wireless.link import ErgodicRayleighLink, LinearLink, PowerLimitedLink
+from wireless.efficiency import FittedNr, LinkAdaptation
+from wireless.link import ErgodicRayleighLink, LinearLink, PowerLimitedLink, make_link
 from wireless.spectrum import equal_finish, equal_finish_time, solo_finish_time
 
 BAND = 20e6
@@ -97,6 +98,21 @@ def test_batch_equals_one_by_one(kind):
         mask = present[row]
         alone = equal_finish_time(start[mask], bits[row[1]][mask], link.take(mask), BAND)
         assert finish[row] == alone
+
+
+@pytest.mark.parametrize("efficiency", [FittedNr(), LinkAdaptation()])
+@pytest.mark.parametrize("band", [1e4, 1e6, 1e8])
+def test_batch_equals_one_by_one_on_tabulated_links(efficiency, band):
+    # The widest band takes some links to their limit.
+    rng = np.random.default_rng(2)
+    link = make_link(10 ** rng.uniform(4, 8, 40), efficiency, rng.normal(5, 5, 40), "rician")
+    start, bits = rng.exponential(1, 40) - 0.5, rng.lognormal(14, 1, 40)
+    present = rng.random((30, 40)) < rng.random((30, 1))
+    finish = equal_finish_time(start, bits, link, band, present)
+    for mask, together in zip(present, finish, strict=True):
+        alone = start[mask], bits[mask], link.take(mask), band
+        assert equal_finish_time(*alone) == together
+        assert equal_finish_time(*alone, cell=np.zeros(mask.sum(), int)) == together
 
 
 @pytest.mark.parametrize("kind", KINDS)

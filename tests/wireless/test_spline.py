@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wireless.link.spline import MonotoneCurve, envelope
+from wireless.link import spline
+from wireless.link.spline import CurveTable, MonotoneCurve, envelope
 
 X = np.append(0.0, np.geomspace(1e-3, 10, 400))
 
@@ -98,3 +99,50 @@ def test_envelope_is_the_least_concave_rising_majorant(heights):
     assert (chord > 0).all()
     assert (np.diff(chord) <= 1e-9).all()
     assert top[-1] == max(heights)
+
+
+def random_curve(rng, attained):
+    """A curve with its nodes: straight cells, corners, level ends; maybe one cell only."""
+    cells = rng.integers(1, 30)
+    x = np.append(0.0, np.cumsum(rng.lognormal(0, 2, cells)))
+    chord = np.sort(rng.lognormal(0, 2, cells))[::-1]
+    y = np.append(0.0, np.cumsum(chord * np.diff(x)))
+    straight = rng.random(cells) < 0.3
+    start = np.where(straight, chord, chord * rng.uniform(1, 3, cells))
+    end = np.where(straight, chord, chord * rng.uniform(0, 1, cells))
+    if attained:
+        return MonotoneCurve(x, y, start, end), x, y
+    end[-1] = chord[-1] * rng.uniform(0.1, 1)
+    return MonotoneCurve(x, y, start, end, y[-1] * (1 + rng.lognormal(-3, 2))), x, y
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10**6),
+    kinds=st.lists(st.booleans(), min_size=1, max_size=6),
+    devices=st.integers(0, 40),
+    few=st.sampled_from([0, 10**6]),
+)
+def test_a_table_has_the_bits_of_its_curves(seed, kinds, devices, few):
+    """Whether searched together or curve by curve, and whatever points there are beside."""
+    rng = np.random.default_rng(seed)
+    curves, x_nodes, y_nodes = zip(*(random_curve(rng, each) for each in kinds), strict=True)
+    table, number = CurveTable(curves), rng.integers(0, len(curves), devices)
+    limit = table.limit[number]
+    assert limit.tolist() == [curves[c].limit for c in number]
+    # Nodes themselves, both ends, and points beyond the last node among the others.
+    x = rng.lognormal(0, 5, (3, devices))
+    y = limit * rng.uniform(0, 1, (3, devices)) ** rng.choice([0.01, 1, 5], (3, devices))
+    for device, c in enumerate(number):
+        node = rng.integers(0, len(x_nodes[c]))
+        x[1, device], y[1, device] = x_nodes[c][node], y_nodes[c][node]
+    x[2, ::3], x[2, 1::3] = 0.0, np.inf
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spline, "_FEW", few)
+        value, (inverse, slope) = table.value(x, number), table.invert(y, number)
+        order = rng.permutation(devices)
+        assert np.array_equal(table.value(x[1][order], number[order]), value[1][order])
+    for device, c in enumerate(number):
+        assert np.array_equal(value[:, device], curves[c].value(x[:, device]))
+        alone = curves[c].invert(y[:, device])
+        assert np.array_equal(np.stack((inverse[:, device], slope[:, device])), np.stack(alone))

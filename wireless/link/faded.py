@@ -1,8 +1,8 @@
 """Links with a peak efficiency, and links by tabulated curves."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wireless.checks import check_share
 from wireless.link.base import FullPower, Link, positive_vector
-from wireless.link.spline import MonotoneCurve
+from wireless.link.spline import CurveTable, MonotoneCurve
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,29 +121,15 @@ class FadedLink(FullPower):
     @property
     def limit_bps(self) -> NDArray[np.float64]:
         """Highest rates of all bandwidths, in bit/s, shape (N,)."""
-        limits = np.array([curve.limit for curve in self.curves])
-        limit: NDArray[np.float64] = self.snr_bandwidth_hz * self.share * limits[self.curve]
+        limit: NDArray[np.float64] = (
+            self.snr_bandwidth_hz * self.share * _table(self.curves).limit[self.curve]
+        )
         return limit
-
-    def _groups(self) -> Iterator[tuple[MonotoneCurve, NDArray[np.intp] | slice]]:
-        """Devices of each curve that has any."""
-        if len(self.curves) == 1:
-            yield self.curves[0], slice(None)
-            return
-        if not len(self):
-            return
-        order = np.argsort(self.curve, kind="stable")
-        count = np.bincount(self.curve, minlength=len(self.curves))
-        for curve, devices in zip(self.curves, np.split(order, np.cumsum(count)[:-1]), strict=True):
-            if devices.size:
-                yield curve, devices
 
     def rate(self, bandwidth_hz: ArrayLike) -> NDArray[np.float64]:
         """Return the rates in bit/s of the given bandwidths in Hz, both (..., N)."""
         x = np.asarray(bandwidth_hz, dtype=np.float64) / self.snr_bandwidth_hz
-        value = np.empty_like(x)
-        for curve, devices in self._groups():
-            value[..., devices] = curve.value(x[..., devices])
+        value = _table(self.curves).value(x, self.curve)
         value *= self.snr_bandwidth_hz * self.share
         return value
 
@@ -162,12 +148,13 @@ class FadedLink(FullPower):
         Both are ``inf`` where no bandwidth reaches the rate; together they cost one inversion.
         """
         rate = np.asarray(rate_bps, dtype=np.float64)
-        limit, attained = self.limit_bps, np.array([curve.attained for curve in self.curves])
-        above = (rate > limit) | ((rate == limit) & ~attained[self.curve])
-        y = np.where(above, 0.0, rate) / (self.snr_bandwidth_hz * self.share)
-        x, slope = np.empty_like(y), np.empty_like(y)
-        for curve, devices in self._groups():
-            x[..., devices], slope[..., devices] = curve.invert(y[..., devices])
+        table, scale = _table(self.curves), self.snr_bandwidth_hz * self.share
+        limit = scale * table.limit[self.curve]
+        if (rate < limit).all():
+            x, slope = table.invert(rate / scale, self.curve)
+            return self.snr_bandwidth_hz * x, slope / self.share
+        above = (rate > limit) | ((rate == limit) & ~table.attained[self.curve])
+        x, slope = table.invert(np.where(above, 0.0, rate) / scale, self.curve)
         return (
             np.where(above, np.inf, self.snr_bandwidth_hz * x),
             np.where(above, np.inf, slope / self.share),
@@ -175,8 +162,20 @@ class FadedLink(FullPower):
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
         """Return the links of the chosen devices, by number (repeats allowed) or by mask."""
-        return type(self)(self.snr_bandwidth_hz[index], self.curve[index], self.curves, self.share)
+        # Without __init__, which would validate what is valid already.
+        chosen = object.__new__(type(self))
+        object.__setattr__(chosen, "snr_bandwidth_hz", self.snr_bandwidth_hz[index])
+        object.__setattr__(chosen, "curve", self.curve[index])
+        object.__setattr__(chosen, "curves", self.curves)
+        object.__setattr__(chosen, "share", self.share)
+        return chosen
 
     def __len__(self) -> int:
         """Return the number of devices N."""
         return len(self.snr_bandwidth_hz)
+
+
+@lru_cache(maxsize=8)
+def _table(curves: tuple[MonotoneCurve, ...]) -> CurveTable:
+    """Return the table that all links by the same curves share."""
+    return CurveTable(curves)

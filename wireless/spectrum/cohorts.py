@@ -38,6 +38,19 @@ class Cohorts:
     first: NDArray[np.intp]
     size: NDArray[np.intp]
 
+    @classmethod
+    def single(cls, start_s: FloatArray, bits: FloatArray, link: Link) -> "Cohorts":
+        """Return one group, of everybody, all with bits; starts on any clock."""
+        members = len(bits)
+        return cls(
+            start_s - start_s.min(),
+            bits,
+            link,
+            np.zeros(members, np.intp),
+            np.zeros(1, np.intp),
+            np.array([members]),
+        )
+
     def solo_s(self, bandwidth_hz: float) -> FloatArray:
         """Return how long each transfer would last over the whole band, (K,) seconds."""
         return np.asarray(self.bits / self.link.rate(np.full(len(self.bits), bandwidth_hz)))
@@ -71,6 +84,8 @@ def batch_time(
     """Compress a batch to its senders, solve, and wait for everybody: see `Rule.round_time`."""
     start, sent = np.asarray(start_s, np.float64), np.asarray(bits, np.float64)
     check(start, sent, bandwidth_hz)
+    if present is None and cell is None and start.shape == sent.shape == (len(link),):
+        return _one_time(finish, start, sent, link, bandwidth_hz)
     member = np.asarray(True if present is None else present, dtype=np.bool_)
     shape = np.broadcast_shapes(start.shape, sent.shape, member.shape, (len(link),))
     start, sent = np.broadcast_to(start, shape), np.broadcast_to(sent, shape)
@@ -97,6 +112,21 @@ def batch_time(
         groups = Cohorts(tau - origin[rank], u, link.take(device), rank, first, size)
         np.maximum.at(ended, cohort[first], origin + finish(groups, bandwidth_hz))
     return ended.reshape(shape[:-1])
+
+
+def _one_time(
+    finish: Finish, start: FloatArray, sent: FloatArray, link: Link, bandwidth_hz: float
+) -> FloatArray:
+    """Return when one cohort ends, everybody present, without the bookkeeping of a batch."""
+    if not len(start):
+        return np.zeros(())
+    ended, sends = start.max(), sent > 0
+    if not sends.all():
+        start, sent, link = start[sends], sent[sends], link.take(sends)
+    if len(start):
+        cohort = Cohorts.single(start, sent, link)
+        ended = np.maximum(ended, start.min() + finish(cohort, bandwidth_hz)[0])
+    return np.asarray(ended)
 
 
 def _cell_numbers(cell: ArrayLike, devices: int) -> NDArray[np.intp]:

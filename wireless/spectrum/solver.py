@@ -1,5 +1,8 @@
 """Newton's method for the common end of many groups of transfers at once."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -57,40 +60,52 @@ def finish_together(
     untried, open_above = (np.ones(len(low_s), dtype=np.bool_) for _ in range(2))
     solution, fall = np.empty((2, len(low_s)))
     where = np.arange(len(low_s))
+    # One group's steps are decided on by the same operations on scalars, far cheaper than arrays.
+    alone = len(low_s) == 1
+    choose: Callable[..., Any] = _choose if alone else np.where
+    if alone:
+        low, high, time, untried, open_above = (
+            each[0] for each in (low, high, time, untried, open_above)
+        )
     # Newton needs 3 to 7 steps; bisection after the twentieth some 60 at most.
     for iteration in range(120):
-        left = time[row] - tau
+        left = (time if alone else time[row]) - tau
         # A transfer too short to show beside its start time divides by zero; the bracket has it.
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             rate = u / left
             band, slope = links.bandwidth_and_slope(rate)
             used = np.bincount(row, band)
             falls = np.bincount(row, slope * rate / left)
+            if alone:
+                used, falls = used[0], falls[0]
             excess = (used - bandwidth_hz) / falls
             step = excess * (used / bandwidth_hz)
         over = used >= bandwidth_hz
-        low, high = np.where(over, time, low), np.where(over, high, time)
+        low, high = choose(over, time, low), choose(over, high, time)
         untried &= ~over
         open_above &= over
         # sum b_n is convex in T: a step from the left may be far too short, so it must at least
         # show in T; one from the right, without the last factor of `step`, is never too short.
         least = 2 * _EPSILON * time
-        guess = time + np.where(over, np.maximum(step, 2 * least), step)
+        guess = time + choose(over, np.maximum(step, 2 * least), step)
         # Not a number, where the time is infeasible by a rounding, counts as outside. So does a
         # bound that was tried: roundings would send the steps to and fro between two of them.
         above_low = (guess > low) | ((guess == low) & untried)
         below_high = (guess < high) | ((guess == high) & open_above)
         inside = above_low & below_high & (iteration < 20)
         # The error is squared by the step that is still taken.
-        done = inside & (np.abs(used - bandwidth_hz) <= 1e-9 * bandwidth_hz)
-        done |= ~over & (np.abs(excess) <= least)
+        done = inside & (abs(used - bandwidth_hz) <= 1e-9 * bandwidth_hz)
+        done |= ~over & (abs(excess) <= least)
         # A link that reaches its limit within the band may leave band over at the lower bound.
         at_bound = ~inside & ~done & untried & (guess < low)
         untried &= ~at_bound
-        inner = np.where(at_bound, low * (1 + _EPSILON), low + (high - low) / 2)
-        guess = np.where(inside | done, np.clip(guess, low, high), inner)
+        inner = choose(at_bound, low * (1 + _EPSILON), low + (high - low) / 2)
+        guess = choose(inside | done, np.minimum(np.maximum(guess, low), high), inner)
         done |= high - low <= 2 * _EPSILON * high
-        solution[where[done]], fall[where[done]] = guess[done], falls[done]
+        if alone:
+            solution[0], fall[0] = guess, falls
+        else:
+            solution[where[done]], fall[where[done]] = guess[done], falls[done]
         if done.all():
             return solution, fall
         time = guess
@@ -102,3 +117,8 @@ def finish_together(
             untried, open_above = untried[~done], open_above[~done]
             low, high = low[~done], high[~done]
     raise FloatingPointError("equal finish overflows: start_s, bits and rates are too far apart")
+
+
+def _choose(condition: Any, true: Any, false: Any) -> Any:
+    """Return what `numpy.where` would, of scalars."""
+    return true if condition else false

@@ -128,16 +128,23 @@ def equal_finish_time(
 
 
 def _finish(cohorts: Cohorts, bandwidth_hz: float) -> FloatArray:
-    """Bracket and guess each group's T, then solve."""
+    """Return when each group ends, (R,) seconds."""
+    whole = cohorts.link.rate(np.full(len(cohorts.bits), bandwidth_hz))
+    return _solve(cohorts, bandwidth_hz, whole)
+
+
+def _solve(cohorts: Cohorts, bandwidth_hz: float, whole_bps: FloatArray) -> FloatArray:
+    """Bracket and guess each group's T, given the rates over the whole band (K,), then solve."""
     tau, u, group, first = cohorts.start_s, cohorts.bits, cohorts.group, cohorts.first
-    solo = cohorts.solo_s(bandwidth_hz)
+    solo = u / whole_bps
     low = np.maximum.reduceat(tau + solo, first)
     high = np.asarray(np.maximum.reduceat(tau, first) + np.bincount(group, solo), np.float64)
     # Start from the linear links that match at an even split: weighted mean start + W / B.
     even = bandwidth_hz / cohorts.size[group]
     share = u / cohorts.link.rate(even) * even / bandwidth_hz
     work = np.bincount(group, share)
-    guess = np.clip(np.bincount(group, share * tau) / work + work, low, high)
+    mean = np.bincount(group, share * tau) / work
+    guess = np.minimum(np.maximum(mean + work, low), high)
     return finish_together(tau, u, cohorts.link, group, bandwidth_hz, low, high, guess)[0]
 
 
@@ -170,16 +177,17 @@ def equal_finish(
         If a start is not finite, a number of bits negative, or the band not positive.
     """
     start, sent = one_cohort(start_s, bits, link, bandwidth_hz)
-    finish = float(equal_finish_time(start, sent, link, bandwidth_hz))
     sends = sent > 0
     if not sends.any():
-        return Allocation(np.zeros(len(link)), finish)
+        return Allocation(np.zeros(len(link)), float(start.max()) if len(start) else 0.0)
     links, tau, u = link.take(sends), start[sends], sent[sends]
+    whole = links.rate(np.full(len(links), bandwidth_hz))
+    ended = tau.min() + _solve(Cohorts.single(tau, u, links), bandwidth_hz, whole)[0]
+    finish = np.maximum(start.max(), ended)
     with np.errstate(divide="ignore"):
         rate = u / (finish - tau)
     # Rounded to a float, the finish may ask for a rate that no bandwidth within the band gives.
-    rate = np.minimum(rate, links.rate(np.full(len(links), bandwidth_hz)))
-    rate = np.minimum(rate, np.nextafter(links.limit_bps, 0))
+    rate = np.minimum(np.minimum(rate, whole), np.nextafter(links.limit_bps, 0))
     band, slope = links.bandwidth_and_slope(rate)
     band = np.minimum(band, bandwidth_hz)
     # A surplus from that rounding is taken back as an infinitely smaller delay would: a link near
