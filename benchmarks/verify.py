@@ -2,8 +2,8 @@
 
     python -m benchmarks.verify [--rows 1000000] [--csv FILE]
 
-Timing-only runs, so that all the time is the simulation's own. Prints per schedule: rows, seconds to
-run, to read the tables, and to verify (reading included), and findings, of which there are none.
+Timing-only runs, so that all the time is the simulation's own. Prints per schedule: rows, seconds
+to run, to read the tables, and to verify (reading included), and findings, of which there are none.
 """
 
 from __future__ import annotations
