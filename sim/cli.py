@@ -170,6 +170,8 @@ def verify(folder: Annotated[Path, typer.Argument(help="Run directory.", metavar
         print(f"{folder}: {len(verdict.findings)} findings in {verdict.rows} rows", file=sys.stderr)
         raise typer.Exit(1)
     print(f"{folder}: {verdict.rows} rows, all invariants hold")
+    if verdict.unchecked:
+        print(f"{folder}: {verdict.unchecked}")
 
 
 @app.command()

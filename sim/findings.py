@@ -67,7 +67,7 @@ def differs(
         most = np.maximum(np.abs(found), np.abs(expected))
         near = np.abs(found - expected) <= np.maximum(TOLERANCE * most, slack)
         near = (near & np.isfinite(most)) | (found == expected)
-    return ~near & ~(np.isnan(found) & np.isnan(expected))
+    return np.asarray(~near & ~(np.isnan(found) & np.isnan(expected)))
 
 
 def of_clock(end_s: NDArray[np.float64]) -> NDArray[np.float64]:

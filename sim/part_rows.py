@@ -84,7 +84,7 @@ def attempts_of(timeline: pd.DataFrame, parts: Parts, sent: Sent) -> Attempts:
     row = parts.row[np.repeat(first, count) + number]
 
     def column(name: str) -> FloatArray:
-        return timeline[name].to_numpy(dtype=np.float64)[row]
+        return np.asarray(timeline[name].to_numpy(dtype=np.float64)[row])
 
     outcome = codes(timeline["outcome"], OUTCOMES)
     return Attempts(

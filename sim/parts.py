@@ -121,7 +121,7 @@ class Parts:
 
 def codes(words: pd.Series[str], known: tuple[str, ...]) -> IntArray:
     """Places of words among known ones; -1 for others."""
-    return np.asarray(pd.Index(known).get_indexer(words), dtype=np.int64)
+    return np.asarray(pd.Index(known).get_indexer(pd.Index(words)), dtype=np.int64)
 
 
 def _count(chosen: NDArray[np.bool_], first: NDArray[np.intp]) -> IntArray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,7 +81,7 @@ class Sent:
         batches = [batch for batch in playback.batches if len(batch)]
         size = np.array([len(batch) for batch in batches], dtype=np.int64)
 
-        def column(name: str, kind: type = np.float64) -> NDArray[np.generic]:
+        def column(name: str, kind: type = np.float64) -> NDArray[Any]:
             parts = [getattr(batch, name) for batch in batches]
             return np.concatenate(parts) if parts else np.zeros(0, dtype=kind)
 
