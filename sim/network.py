@@ -341,7 +341,7 @@ class Network:
             )
         )
         member.energy_j, member.end_s, member.outcome = energy, now_s, outcome
-        del self._out[member]
+        self._leaves(member)
 
     def _stop_downloading(self, member: Member, start_s: float, outcome: Outcome) -> None:
         """A device that ends before it has its download: part of it, or nothing."""
@@ -363,7 +363,12 @@ class Network:
             )
         )
         member.end_s, member.outcome = now, outcome
+        self._leaves(member)
+
+    def _leaves(self, member: Member) -> None:
+        """A member is out no more; without the circle it is freed as soon as nobody needs it."""
         del self._out[member]
+        member.transfer.owner = None
 
     # Uploads.
 
@@ -446,7 +451,7 @@ class Network:
         member.energy_j += energy
         if outcome != "lost":
             member.outcome, member.end_s = outcome, now
-            del self._out[member]
+            self._leaves(member)
 
     def _change(self, cell: int, band_hz: float, active: int) -> None:
         """Note what a cell uses from now on; of changes at one moment the last one holds."""

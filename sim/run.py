@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -112,7 +114,7 @@ def run(
         steering = Steering(system, plan, partial(_renewed, system))
         learning = _learning(system, steering, learner, checkpoint)
         try:
-            with watch.part("simulate"), stop_requests() as request:
+            with watch.part("simulate"), few_collections(), stop_requests() as request:
                 saving = Saving(out, system, learning, watch, request, records.log)
                 course = _co_simulate(system, steering, learning, records, watch, tell, saving)
         except (ArithmeticError, RunError) as error:
@@ -195,6 +197,20 @@ def _co_simulate(
 
 def _pieces(system: System, records: Records) -> Callable[[Piece], None] | None:
     return records.piece if system.scenario.output.timeline == "full" else None
+
+
+@contextmanager
+def few_collections() -> Iterator[None]:
+    """Look for circles of garbage more rarely: events leave none, and make many objects."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _save_adapter(out: Path, learner: Learner, scenario: Scenario) -> None:

@@ -3,7 +3,6 @@
 import itertools
 from collections import Counter
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -58,29 +57,27 @@ rounds = st.lists(st.lists(dispatches() | servers(), max_size=6), min_size=1, ma
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)
-@given(rounds=rounds, unicast=st.booleans(), block=st.integers(1, 9), step=st.integers(1, 7))
+@given(rounds=rounds, unicast=st.booleans(), step=st.integers(1, 7))
 def test_totals_are_sums_of_rows_whatever_the_blocks(
-    rounds: list[list[list[Interval]]], unicast: bool, block: int, step: int
+    rounds: list[list[list[Interval]]], unicast: bool, step: int
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sim.totals.BLOCK", block)
-        totals = Totals(DEVICES, unicast)
-        for parts in rounds:
-            rows = [row for part in parts for row in part]
-            for first in range(0, len(rows), step):
-                totals.add(rows[first : first + step])
-            own = [row for row in rows if row.device is not None]
-            heard = own if unicast else []
-            heard = heard + [row for row in rows if row.device is None]
-            energy = 0.0
-            for row in own:
-                energy += row.energy_j or 0.0
-            assert totals.round() == (
-                sum(row.bytes or 0 for row in heard if row.phase == "downlink"),
-                sum(row.bytes or 0 for row in own if row.phase == "uplink"),
-                energy,
-            )
-        activity = totals.activity()
+    totals = Totals(DEVICES, unicast)
+    for parts in rounds:
+        rows = [row for part in parts for row in part]
+        for first in range(0, len(rows), step):
+            totals.add(rows[first : first + step])
+        own = [row for row in rows if row.device is not None]
+        heard = own if unicast else []
+        heard = heard + [row for row in rows if row.device is None]
+        energy = 0.0
+        for row in own:
+            energy += row.energy_j or 0.0
+        assert totals.round() == (
+            sum(row.bytes or 0 for row in heard if row.phase == "downlink"),
+            sum(row.bytes or 0 for row in own if row.phase == "uplink"),
+            energy,
+        )
+    activity = totals.activity()
     every = [part for parts in rounds for part in parts if part[0].device is not None]
     assert activity.sampled.tolist() == _counts(part[0].device for part in every)
     done = [part for part in every if part[-1][2::7] == ("uplink", "done")]
