@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from numpy.typing import NDArray
 from sim.errors import InputError, RunError
 from sim.memory import Memory
 from sim.scenario import Scenario
+from sim.whole import sync_folder, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -121,8 +121,8 @@ def save_checkpoint(
     try:
         if not folder.is_dir():
             folder.mkdir()
-            _sync_folder(out)
-        _replace(folder / FILE, (content, hashlib.sha256(content).digest()))
+            sync_folder(out)
+        write_whole(folder / FILE, content, hashlib.sha256(content).digest())
     except OSError as error:
         raise RunError(
             f"{folder / FILE}: the checkpoint after round {checkpoint.round} cannot be written "
@@ -292,27 +292,3 @@ def _show(value: Any) -> str:
     """A value in one line, cut where it is long."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _replace(path: Path, parts: tuple[memoryview | bytes, ...]) -> None:
-    """Write a file so that, whatever happens, either the old or the new one is there, whole."""
-    partial = path.with_name(path.name + ".part")
-    try:
-        with partial.open("wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let the names in a folder outlive a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -70,9 +70,12 @@ def run(
     if not resume:
         check_folder(folder)
 
+    from sim.run import finished_before
     from sim.run import run as simulate
     from sim.show import progress, run_table
 
+    if resume and not quiet and finished_before(checked, folder) is not None:
+        print(f"{folder}: has finished before and is left as it is")
     with progress(quiet) as tell:
         summary = simulate(checked, folder, tell, resume)
     if not quiet:

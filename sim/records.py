@@ -38,6 +38,7 @@ from sim.timeline import (
     writing,
 )
 from sim.totals import Activity, Totals
+from sim.whole import write_whole
 from wireless import streams
 
 #: Devices of the largest fleet whose tables are CSV files; a larger one's are Parquet files.
@@ -99,8 +100,7 @@ class Records:
         self._totals = Totals(len(system.fleet), system.scenario.radio.downlink == "unicast")
         self._rows: list[Interval] = []
         with writing(folder / "scenario.yaml"):
-            text = dump_scenario(system.scenario)
-            (folder / "scenario.yaml").write_text(text, encoding="utf-8")
+            write_whole(folder / "scenario.yaml", dump_scenario(system.scenario).encode())
         self._open = ExitStack()
         names = tables_of(system)
         if system.scenario.output.parquet:
@@ -198,11 +198,11 @@ class Records:
         self._by_column["devices.csv"].write_columns(values)
 
     def summary(self, values: dict[str, Any]) -> None:
-        """Write `summary.json`."""
+        """Write `summary.json`; a run that has it has finished, so the other files come first."""
         path = self._folder / "summary.json"
         text = json.dumps(values, indent=2, allow_nan=False)
         with writing(path):
-            path.write_text(text + "\n", encoding="utf-8")
+            write_whole(path, text.encode(), b"\n")
 
     def _settle(self) -> None:
         """Add up and write the rows that were held back."""

@@ -132,10 +132,22 @@ def run(
         summary = _summary(system, plan, steering, course, watch)
         if learner is not None:
             _save_adapter(out, learner, scenario)
-        records.summary(summary)
     finally:
         records.close()
+    # Last of all: a folder that has it is taken for that of a finished run.
+    records.summary(summary)
     return summary
+
+
+def finished_before(scenario: Scenario, out: Path) -> dict[str, Any] | None:
+    """The summary of a run that has ended in a folder; None if there is something left to run.
+
+    Raises
+    ------
+    InputError
+        If the folder holds something else than a run of this scenario.
+    """
+    return finished(out, _resolved(scenario))
 
 
 def make_learner(system: System) -> Learner:

@@ -17,6 +17,7 @@ from sim.scenario import Scenario
 from sim.signals import StopRequest
 from sim.stopwatch import Stopwatch
 from sim.system import System
+from sim.whole import PART
 
 
 class Saving:
@@ -105,7 +106,8 @@ def finished(out: Path, scenario: Scenario) -> dict[str, Any] | None:
     InputError
         If the folder holds something else than a run of this scenario.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    # A run that was killed at its very beginning may leave a part of its first file, and no more.
+    if not out.exists() or (out.is_dir() and all(path.suffix == PART for path in out.iterdir())):
         return None
     try:
         tree = yaml.safe_load((out / "scenario.yaml").read_text(encoding="utf-8"))
