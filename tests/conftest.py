@@ -1,4 +1,10 @@
-"""How properties are tested: on the same examples every time, however slow the machine."""
+"""How tests run: one thread each, and properties on the same examples every time."""
+
+import os
+
+# Before numpy or torch are imported: workers beside each other have a core each, and threads that
+# wait for one another on it take several times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
 
