@@ -82,9 +82,10 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, help="file to write the figures to")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        rows = [measure(name, given.rows, Path(place) / name) for name in CASES]
-    for row in rows:
-        print(*(f"{key}={value}" for key, value in row.items()))
+        rows = []
+        for name in CASES:
+            rows.append(measure(name, given.rows, Path(place) / name))
+            print(*(f"{key}={value}" for key, value in rows[-1].items()), flush=True)
     if given.csv is not None:
         with given.csv.open("w", newline="", encoding="utf-8") as stream:
             table = csv.DictWriter(stream, list(rows[0]))

@@ -249,7 +249,7 @@ def _check_origin(
             f"remove the folder {FOLDER} to start afresh"
         )
     if described["scenario"] != _digest_of(scenario):
-        keys = ", ".join(islice(_changes(out, scenario), 3))
+        keys = ", ".join(islice(changed_keys(out, scenario), 3))
         raise InputError(
             f"of another scenario{f' ({keys})' if keys else ''}; resume with that one, or name "
             "another --out"
@@ -271,7 +271,7 @@ def _without_cadence(tree: Mapping[str, Any]) -> dict[str, Any]:
     return {**tree, "output": output}
 
 
-def _changes(out: Path, scenario: Scenario) -> Iterator[str]:
+def changed_keys(out: Path, scenario: Scenario) -> Iterator[str]:
     """Keys in which the scenario in the run directory, if there is one, is another."""
     try:
         before = _without_cadence(yaml.safe_load((out / "scenario.yaml").read_text("utf-8")))

@@ -23,6 +23,8 @@ class Clock(simpy.Environment):
 
     def at(self, time_s: float) -> Event:
         """An event at exactly `time_s`, in seconds from the start of the run; not in the past."""
+        if not time_s >= self._now:
+            raise ValueError(f"time_s = {time_s} is before the present, {self._now}")
         return self._put(time_s, NORMAL)
 
     def moment_over(self) -> Event:
@@ -30,8 +32,6 @@ class Clock(simpy.Environment):
         return self._put(self._now, _LAST)
 
     def _put(self, time_s: float, priority: EventPriority) -> Event:
-        if not time_s >= self._now:
-            raise ValueError(f"time_s = {time_s} is before the present, {self._now}")
         event = Event(self)
         event._ok, event._value = True, None
         heappush(self._queue, (time_s, priority, next(self._eid), event))

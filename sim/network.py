@@ -46,6 +46,8 @@ class Member:
     ----------
     outcome
         How its part ended, None while it is out.
+    heard
+        Whether its own download, if it has one, was reported.
     late
         Whether its update will not count even if it arrives.
     energy_j
@@ -62,6 +64,7 @@ class Member:
         "device",
         "end_s",
         "energy_j",
+        "heard",
         "late",
         "outcome",
         "place",
@@ -84,7 +87,7 @@ class Member:
         self.uplink, self.transfer, self.transmit_w = uplink, transfer, transmit_w
         self.at_risk = at_risk
         self.outcome: Outcome | None = None
-        self.late = False
+        self.heard = self.late = False
         self.energy_j = self.end_s = 0.0
         self.attempt_bits = transfer.bits
         self.attempt = -1  # none yet
@@ -277,20 +280,26 @@ class Network:
             member, moment = members[place], until[place]
             if moment > self.clock.now:
                 yield self.clock.at(moment)
-            if member.outcome is None:
-                self._on_interval(
-                    Interval(
-                        batch.round,
-                        member.device,
-                        "downlink",
-                        moment - lasts[place],
-                        moment,
-                        int(batch.download_bytes[place]),
-                        self._downlink_hz,
-                        float(batch.download_bps[place]),
-                        0.0,
-                    )
-                )
+            if member.outcome is None and not member.heard:
+                self._heard(member, moment - lasts[place], moment)
+
+    def _heard(self, member: Member, start_s: float, end_s: float) -> None:
+        """Report a download of one's own."""
+        batch, place = member.batch, member.place
+        member.heard = True
+        self._on_interval(
+            Interval(
+                batch.round,
+                member.device,
+                "downlink",
+                start_s,
+                end_s,
+                int(batch.download_bytes[place]),
+                self._downlink_hz,
+                float(batch.download_bps[place]),
+                0.0,
+            )
+        )
 
     def _computations(self, batch: Batch, members: list[Member]) -> Process:
         """Training of a batch, and what follows: in the order in which devices become ready."""
@@ -325,6 +334,10 @@ class Network:
         self, member: Member, start_s: float, now_s: float, outcome: Outcome
     ) -> None:
         """A device that ends while it computes has spent power times time."""
+        lasts_s = float(member.batch.download_s[member.place])
+        if lasts_s > 0 and not member.heard:
+            # It has its download at this very moment.
+            self._heard(member, start_s - lasts_s, start_s)
         energy = float(member.batch.compute_w[member.place]) * (now_s - start_s)
         self._on_interval(
             Interval(

@@ -118,9 +118,10 @@ def run(
                 saving = Saving(out, system, learning, watch, request, records.log)
                 course = _co_simulate(system, steering, learning, records, watch, tell, saving)
         except (ArithmeticError, RunError) as error:
-            records.log(f"stopped: {error}")
             if isinstance(error, Interrupted):
+                records.log(str(error))
                 raise
+            records.log(f"stopped: {error}")
             raise RunError(f"{error}; files so far are in {out}") from None
         except KeyboardInterrupt:
             records.log("interrupted")

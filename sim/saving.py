@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from sim.checkpoint import Checkpoint, save_checkpoint
+from sim.checkpoint import Checkpoint, changed_keys, save_checkpoint
 from sim.errors import InputError, Interrupted, RunError
 from sim.learning import Estimate, Remembered
 from sim.memory import Memory
@@ -119,9 +120,10 @@ def finished(out: Path, scenario: Scenario) -> dict[str, Any] | None:
     cadence = {"checkpoint_every": scenario.output.checkpoint_every}
     output = before.output.model_copy(update=cadence)
     if before.model_copy(update={"output": output}) != scenario:
+        keys = ", ".join(islice(changed_keys(out, scenario), 3))
         raise InputError(
-            f"--out {out}: was begun with another scenario or other --set values; resume with "
-            "those, or name another folder"
+            f"--out {out}: was begun with another scenario ({keys}); resume with that one, or name "
+            "another folder"
         )
     try:
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))

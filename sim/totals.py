@@ -93,9 +93,11 @@ class Totals:
 
     def activity(self) -> Activity:
         """What each device did so far."""
-        whole = (self._sampled, self._completed, self._bytes_up, self._bytes_down)
         return Activity(
-            *(np.array(column, dtype=np.int64) for column in whole),
+            np.array(self._sampled, dtype=np.int64),
+            np.array(self._completed, dtype=np.int64),
+            np.array(self._bytes_up, dtype=np.int64),
+            np.array(self._bytes_down, dtype=np.int64),
             np.array(self._busy_s),
             np.array(self._energy_j),
         )

@@ -65,12 +65,11 @@ def run_rounds(
         number += 1
         start_s = clock.now
         waiting.settle()
-        planned_s = server.back_s(start_s) + steering.planning_s
-        chance_s = dispatcher.first_chance(planned_s)
-        if chance_s is None:
-            raise RunError("no device is ever there, charged, and with a band to send in")
+        back_s = server.back_s(start_s)
+        planned_s = back_s + steering.planning_s
+        chance_s = _first_chance(dispatcher, server, planned_s)
         dropped, batch = draw(system, steering, dispatcher, number, chance_s)
-        yield from network.serve(number, "wait", planned_s - steering.planning_s)
+        yield from network.serve(number, "wait", back_s)
         yield from network.serve(number, "plan", planned_s)
         yield from network.serve(number, "wait", chance_s)
         if system.scenario.radio.downlink == "broadcast":
@@ -117,6 +116,18 @@ def run_rounds(
                 (batch.heard_s - start_s) + after_s + overhead_s,
             )
         )
+
+
+def _first_chance(dispatcher: Dispatcher, server: ServerFailures, time_s: float) -> float:
+    """First moment from a time on at which somebody is there and the server is up."""
+    while True:
+        chance_s = dispatcher.first_chance(time_s)
+        if chance_s is None:
+            raise RunError("no device is ever there, charged, and with a band to send in")
+        # A server that fails while it waits for somebody loses nothing but time.
+        time_s = server.back_s(chance_s)
+        if time_s == chance_s:
+            return chance_s
 
 
 def draw(

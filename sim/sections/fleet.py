@@ -221,7 +221,7 @@ class FleetChoice(Section):
         Always | Markov | Diurnal | TraceOfPresence, Field(discriminator="name")
     ] = Always()
     """When devices are there: always, markov, diurnal or trace. Who is there at the start of a
-    round stays to its end."""
+    round stays to its end, without failures.departures."""
     mobility: Annotated[Still | Straight | Wander | TraceOfPlaces, Field(discriminator="name")] = (
         Still()
     )

@@ -238,8 +238,8 @@ class Radio(Section):
     """Everything to everybody at the worst receiver's rate, or to each device of the round in turn
     what it needs at its own."""
     bandwidth_trace: Trace | None = None
-    """Uplink band over time, in the place of bandwidth_hz: a CSV file, or {file, period_s}; what
-    holds at a round's start holds for the round; see docs/traces.md."""
+    """Uplink band over time, in the place of bandwidth_hz: a CSV file, or {file, period_s}; it
+    changes in the middle of uploads, too; see docs/traces.md."""
 
     @field_validator("environment", "modulation", "fading", mode="before")
     @classmethod

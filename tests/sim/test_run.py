@@ -31,7 +31,7 @@ COLUMNS = {
     "timeline.csv": "round,device,phase,start_s,end_s,bytes,bandwidth_hz,rate_bps,energy_j,outcome",
     "spectrum.csv": "time_s,bandwidth_in_use_hz,active,cell",
     "rounds.csv": "round,start_s,end_s,duration_s,expected_s,cohort_s,sampled,completed,"
-    "bytes_down,bytes_up,energy_j,train_loss,eval_loss,eval_metric,queue_s",
+    "bytes_down,bytes_up,energy_j,train_loss,eval_loss,eval_metric,queue_s,progress",
     "devices.csv": "device,weight,compute_flops,distance_m,path_loss_db,snr_db,samples,rank_cap,"
     "rounds_sampled,rounds_completed,bytes_up,bytes_down,busy_s,energy_j,kind,x_m,y_m,cell,los,"
     "downlink_snr_db,step_overhead_s,tx_power_dbm,solo_rate_bps",

