@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy.stats import t as student
 
 from sim.errors import InputError
@@ -55,6 +56,8 @@ class Row:
         How many runs, and how many of them met the target.
     time_s, bytes_up, energy_j
         Over the runs that met it; None if none did. Times are interpolated.
+    estimated
+        Whether the runs trained nothing, so that the round model says when they are there.
     speedup
         First group's time over this one's, geometric mean over common seeds with its interval's
         ends; None for the first group, and where a run of a common seed missed the target.
@@ -66,6 +69,7 @@ class Row:
     time_s: Interval | None
     bytes_up: Interval | None
     energy_j: Interval | None
+    estimated: bool
     speedup: tuple[float, float, float] | None
 
 
@@ -109,7 +113,9 @@ def compare(runs: Sequence[RunFiles], target: Target | None) -> Comparison:
     """
     target = target or _common_target(runs)
     groups: dict[str, dict[int, Cost | None]] = {}
+    estimated: dict[str, bool] = {}
     for run in runs:
+        estimated[run.group] = run.scenario.training.timing_only
         costs = groups.setdefault(run.group, {})
         if run.scenario.seed in costs:
             raise InputError(f"{run.folder}: this scenario and seed is given twice")
@@ -127,6 +133,7 @@ def compare(runs: Sequence[RunFiles], target: Target | None) -> Comparison:
                 _interval([cost.interpolated_s for cost in met]),
                 _interval([cost.bytes_up for cost in met]),
                 _interval([cost.energy_j for cost in met]),
+                estimated[group],
                 None if costs is first else _speedup(first, costs),
             )
         )
@@ -134,12 +141,12 @@ def compare(runs: Sequence[RunFiles], target: Target | None) -> Comparison:
 
 
 def cost_to(run: RunFiles, target: Target) -> Cost | None:
-    """What a run spent to meet the target; None if it never did.
+    """What a run spent to meet the target, by estimate if it trained nothing; None if it never did.
 
     Raises
     ------
     InputError
-        If the run does not measure the metric.
+        If the run does not measure the metric, or estimates the time to another target.
     """
     known = ("eval_loss", run.scenario.data.eval_metric)
     if target.metric not in known:
@@ -148,21 +155,42 @@ def cost_to(run: RunFiles, target: Target) -> Cost | None:
             f"{' and '.join(known)}"
         )
     rounds = run.table("rounds.csv")
+    if run.scenario.training.timing_only:
+        reached = _estimated(run, target)
+    else:
+        reached = _measured(run, rounds, target)
+    if reached is None:
+        return None
+    spent = rounds[rounds["round"] <= reached.round]
+    return Cost(
+        reached.round,
+        reached.time_s,
+        reached.interpolated_s,
+        int(spent["bytes_up"].sum()),
+        float(spent["energy_j"].sum()),
+    )
+
+
+def _measured(run: RunFiles, rounds: pd.DataFrame, target: Target) -> Reached | None:
+    """When an evaluation met the target."""
     watch = TargetWatch(target, run.scenario.data.task)
     seen = rounds[rounds["eval_loss"].notna()]
     names = ("round", "end_s", "eval_loss", "eval_metric")
     for number, time_s, loss, metric in zip(*(seen[name].tolist() for name in names), strict=True):
         watch.see(number, time_s, loss, metric)
-    if watch.reached is None:
-        return None
-    spent = rounds[rounds["round"] <= watch.reached.round]
-    return Cost(
-        watch.reached.round,
-        watch.reached.time_s,
-        watch.reached.interpolated_s,
-        int(spent["bytes_up"].sum()),
-        float(spent["energy_j"].sum()),
-    )
+    return watch.reached
+
+
+def _estimated(run: RunFiles, target: Target) -> Reached | None:
+    """When the round model, which knows one target alone, takes the run to be there."""
+    own = run.scenario.stop.target
+    if own is not None and own != target:
+        raise InputError(
+            f"--target {target.metric}={target.value:g}: {run.folder} was run without training, "
+            f"and its estimate is of {own.metric}={own.value:g}; name that, or train"
+        )
+    found = run.summary.get("estimated")
+    return None if found is None else Reached(**found)
 
 
 def _common_target(runs: Sequence[RunFiles]) -> Target:
@@ -220,7 +248,7 @@ def write_csv(result: Comparison, path: Path) -> None:
     names = ("time_s", "bytes_up", "energy_j")
     head = ["scenario", "runs", "reached"]
     head += [f"{name}{end}" for name in names for end in ("", "_half_width")]
-    head += ["speedup", "speedup_low", "speedup_high"]
+    head += ["speedup", "speedup_low", "speedup_high", "estimated"]
     try:
         with path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream)
@@ -239,6 +267,7 @@ def write_csv(result: Comparison, path: Path) -> None:
                     )
                 speedup = row.speedup or (None, None, None)
                 cells += [None if x is None or math.isnan(x) else x for x in speedup]
+                cells.append("true" if row.estimated else "false")
                 writer.writerow(cells)
     except OSError as error:
         raise InputError(f"--csv {path}: cannot be written ({error.strerror})") from None

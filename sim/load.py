@@ -140,11 +140,6 @@ def check_names(scenario: Scenario) -> None:
     _builtin("model.name", scenario.model.name, BUILTIN)
     data = scenario.data
     _builtin("data.source", data.source, STDLIB, SYNTHETIC)
-    if data.source == SYNTHETIC and not scenario.training.timing_only:
-        raise InputError(
-            f"data.source = '{SYNTHETIC}': has no text to train on; set "
-            "training.timing_only: true, or name another source"
-        )
     if data.source in (STDLIB, SYNTHETIC) or data.source.startswith("datasets:"):
         return
     for key, name in (("data.source", data.source), ("data.held_out", data.held_out)):

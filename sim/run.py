@@ -125,7 +125,9 @@ def run(
             raise RunError(f"{error}; files so far are in {out}") from None
         except KeyboardInterrupt:
             records.log("interrupted")
-            raise Interrupted(f"interrupted; files so far are in {out}") from None
+            raise Interrupted(
+                f"interrupted; files so far are in {out}, `sim run --resume` goes on with it"
+            ) from None
         finally:
             records.devices()
         if checkpoint is not None:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from sim.sections.base import Section, by_name
 from sim.sections.course import Output, Stop
 from sim.sections.fleet import FleetChoice
-from sim.sections.learning import Data, Lora, MethodChoice, Model, Training
+from sim.sections.learning import SYNTHETIC, Data, Lora, MethodChoice, Model, Training
 from sim.sections.policy import AnyPolicy, Joint
 from sim.sections.radio import Radio
 from sim.sections.schedule import AnySchedule, Asynchronous, Deadline, Failures, Synchronous
@@ -97,6 +97,7 @@ class Scenario(Section):
                     "policy.min_probability and policy.min_cohort / fleet.devices"
                 )
         self._schedule_fits()
+        self._training_fits()
         if self.stop.at_target and self.stop.target is None:
             raise ValueError("stop.at_target = true: needs stop.target with metric and value")
         if self.stop.target is not None:
@@ -107,6 +108,26 @@ class Scenario(Section):
                     f"{' and '.join(known)}; choose one, or another data.metric"
                 )
         return self
+
+    def _training_fits(self) -> None:
+        """Refuse training without text, and what goes by training where there is none."""
+        if not self.training.timing_only:
+            if self.data.source == SYNTHETIC:
+                raise ValueError(
+                    f"data.source = '{SYNTHETIC}': has no text to train on; set "
+                    "training.timing_only: true, or name another source"
+                )
+            return
+        if self.policy.name == "oort":
+            raise ValueError(
+                "training.timing_only = true: policy oort goes by the losses of training; choose "
+                "another policy, or train"
+            )
+        if self.policy.knowledge != "statistics":
+            raise ValueError(
+                f"training.timing_only = true: policy.knowledge = '{self.policy.knowledge}' goes "
+                "by the norms of updates; choose statistics, or train"
+            )
 
     def _schedule_fits(self) -> None:
         """Refuse schedules that policy, radio or fleet cannot go with."""

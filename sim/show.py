@@ -177,7 +177,7 @@ def comparison_table(result: Comparison) -> None:
         table.add_row(
             row.name,
             f"{row.reached} of {row.runs}",
-            _pm(row.time_s, 1.0, 1),
+            _pm(row.time_s, 1.0, 1) + (" *" if row.estimated else ""),
             _pm(row.bytes_up, 1e-6, 1),
             _pm(row.energy_j, 1.0, 0),
             ""
@@ -186,6 +186,9 @@ def comparison_table(result: Comparison) -> None:
             if math.isnan(speedup[1])
             else f"{speedup[0]:.2f} [{speedup[1]:.2f}, {speedup[2]:.2f}]",
         )
+    if any(row.estimated for row in result.rows):
+        table.caption = "* estimated by the round model, without training"
+        table.caption_justify = "left"
     print_table(table)
 
 

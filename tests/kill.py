@@ -59,15 +59,15 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "failures": {
         "fleet": {
             "battery": True,
-            "availability": {"name": "markov", "mean_on_s": 20.0, "mean_off_s": 5.0},
+            "availability": {"name": "markov", "mean_on_s": 60.0, "mean_off_s": 10.0},
         },
         "radio": {"allocation": "work-conserving", "fading": {"name": "block"}},
-        "schedule": {"name": "deadline", "deadline_s": 0.8, "late": "discard"},
+        "schedule": {"name": "deadline", "deadline_s": 5.0, "late": "discard"},
         "failures": {
             "departures": True,
-            "crashes": {"mean_s": 2.0},
+            "crashes": {"mean_s": 20.0},
             "losses": {"probability": 0.2, "retries": 1},
-            "restarts": {"mean_s": 10.0, "down_s": 1.0},
+            "restarts": {"mean_s": 40.0, "down_s": 5.0},
         },
     },
     "oort": {"policy": {"name": "oort", "cohort": 2}},

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
+from sim.errors import InputError
 from sim.rundir import RunFiles, group_labels
 
 
@@ -16,7 +17,18 @@ def convergence(runs: Sequence[RunFiles]) -> Figure:
     ----------
     runs
         Finished runs; if their scenarios name one target loss, it is drawn as a level.
+
+    Raises
+    ------
+    InputError
+        If a run trained nothing.
     """
+    for run in runs:
+        if run.scenario.training.timing_only:
+            raise InputError(
+                f"--kind convergence: {run.folder} has no losses, as it was run without training; "
+                "leave it out, or choose another kind"
+            )
     levels = {
         run.scenario.stop.target.value
         for run in runs

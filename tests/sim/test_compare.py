@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,16 @@ def make_run(tmp_path: Path) -> MakeRun:
         name: str = "a",
         seed: int = 1,
         metric: Sequence[float] = (),
+        estimated: Mapping[str, float] | None = None,
         **sections: Any,
     ) -> RunFiles:
         folder = tmp_path / f"{name}-{seed}"
         folder.mkdir()
         scenario = Scenario.model_validate({"name": name, "seed": seed, **sections})
         (folder / "scenario.yaml").write_text(dump_scenario(scenario), encoding="utf-8")
-        (folder / "summary.json").write_text(json.dumps({"name": name}), encoding="utf-8")
+        (folder / "summary.json").write_text(
+            json.dumps({"name": name, "estimated": estimated}), encoding="utf-8"
+        )
         with CsvTable(folder, "rounds.csv") as table:
             before = 0.0
             for number, (end_s, loss) in enumerate(curve):
@@ -232,7 +235,8 @@ def test_csv(make_run: MakeRun, tmp_path: Path) -> None:
     names = ["time_s", "bytes_up", "energy_j"]
     head = ["scenario", "runs", "reached"]
     head += [f"{name}{end}" for name in names for end in ("", "_half_width")]
-    assert list(a) == [*head, "speedup", "speedup_low", "speedup_high"]
+    assert list(a) == [*head, "speedup", "speedup_low", "speedup_high", "estimated"]
+    assert a["estimated"] == "false"
     assert (a["scenario"], a["runs"], a["reached"], a["speedup"]) == ("a", "2", "2", "")
     assert float(a["time_s"]) == 15.0
     assert result.rows[0].time_s is not None
@@ -286,3 +290,55 @@ def test_groups_of_one_name_are_told_apart_by_what_differs(make_run: MakeRun) ->
         "a policy.probability=0.5",
         "other",
     ]
+
+
+#: A run without training that is taken to be there in the middle of its second round.
+ALONE: dict[str, Any] = {
+    "curve": [(0, None), (10, None), (20, None), (30, None)],
+    "training": {"timing_only": True},
+    "estimated": {"round": 2, "time_s": 20.0, "interpolated_s": 15.0},
+}
+
+
+def test_estimate_stands_for_the_time_without_training(make_run: MakeRun) -> None:
+    cost = cost_to(make_run(**ALONE), LOSS)
+    assert cost is not None
+    assert (cost.round, cost.time_s, cost.interpolated_s) == (2, 20.0, 15.0)
+    assert (cost.bytes_up, cost.energy_j) == (100 + 200, 0.5 + 1.0)
+    assert cost_to(make_run(**{**ALONE, "estimated": None}, name="never"), LOSS) is None
+
+
+def test_estimates_are_marked(
+    make_run: MakeRun, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    runs = [make_run(crossing_at(30.0), "trained"), make_run(**ALONE)]
+    table = tmp_path / "t.csv"
+    answer = command(
+        "compare", *(run.folder for run in runs), "--target", "eval_loss=2", "--csv", table
+    )
+    assert (answer.code, answer.err) == (0, "")
+    for words in ("15.0 *", "* estimated by the round model", "2.00"):
+        assert words in answer.out
+    assert "30.0 *" not in answer.out
+    with table.open(newline="", encoding="utf-8") as stream:
+        assert [row["estimated"] for row in csv.DictReader(stream)] == ["false", "true"]
+
+
+def test_estimate_of_another_target_is_refused(make_run: MakeRun) -> None:
+    target = {"metric": "eval_loss", "value": 2.0}
+    run = make_run(**ALONE, stop={"target": target})
+    assert compare([run], None).rows[0].estimated
+    other = Target(metric="eval_loss", value=1.5)
+    with pytest.raises(
+        InputError, match=r"eval_loss=1\.5: .* its estimate is of eval_loss=2; name"
+    ):
+        compare([run], other)
+
+
+def test_loss_curve_without_training_is_refused(
+    make_run: MakeRun, command: Callable[..., Any], tmp_path: Path
+) -> None:
+    answer = command("plot", make_run(**ALONE).folder, "-o", tmp_path / "curve.png")
+    assert answer.code == 2
+    assert "--kind convergence: " in answer.err
+    assert "has no losses, as it was run without training" in answer.err
