@@ -206,6 +206,20 @@ def test_any_run_ends_and_is_sound(drawn: tuple[dict[str, Any], str | None]) -> 
     play(*drawn)
 
 
+def test_server_sees_who_came_back_while_it_planned() -> None:
+    tree = {
+        "name": "planning",
+        "data": {"source": "builtin:synthetic", "samples": 8, "length": 32},
+        "training": {"timing_only": True},
+        "fleet": {"devices": 4},
+        "radio": {"downlink": "unicast", "allocation": "work-conserving"},
+        "policy": {"name": "full", "replan": {"every": 1, "cost_s": 1e4}},
+        "schedule": {"name": "fedbuff", "buffer": 1, "concurrency": 4},
+        "stop": {"rounds": 4},
+    }
+    assert play(tree, None) == "sound"
+
+
 def play(tree: dict[str, Any], bands: str | None) -> str:
     """Run a scenario and verify it, unless it is refused or stops with a reason; tell which."""
     with tempfile.TemporaryDirectory() as folder:
