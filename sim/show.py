@@ -6,17 +6,19 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from sim.calibrate import Calibration
 from sim.compare import Comparison, Interval
 from sim.optimize import Candidate
 from sim.progress import Step
 from sim.scenario import Scenario
+
+if TYPE_CHECKING:
+    from sim.calibrate import Calibration  # which imports torch
 
 #: Columns where no terminal limits them: wider than any table.
 _PIPE_WIDTH = 1000

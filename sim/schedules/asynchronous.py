@@ -122,6 +122,7 @@ def run_asynchronously(
         )
         start_s = clock.now
         yield from network.serve(version + 1, "plan", start_s + steering.planning_s)
+        fleet.settle()
 
 
 class _Out:

@@ -41,11 +41,9 @@ def trials(tmp_path_factory: pytest.TempPathFactory) -> Trials:
     return Trials.begin(tmp_path_factory.mktemp("kill"), "failures", imported=True)
 
 
-@pytest.mark.parametrize("shares", [(0.5,), (0.8, 0.6)])
-def test_killed_runs_come_out_the_same(
-    trials: Trials, shares: tuple[float, ...], tmp_path: Path
-) -> None:
-    trials.run(tmp_path / "out", iter([share * trials.seconds for share in shares]))
+def test_killed_runs_come_out_the_same(trials: Trials, tmp_path: Path) -> None:
+    moments = iter([share * trials.seconds for share in (0.7, 0.8)])
+    trials.run(tmp_path / "out", moments)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -203,7 +201,7 @@ def test_out_of_space_it_can_be_resumed_later(
     """Whichever file it is that does not fit."""
     sizes = {path.stat().st_size for path in whole.iterdir() if path.is_file()}
     failed = 0
-    for size in sorted(sizes - {0}):
+    for size in sorted(sizes - {0})[1::3]:
         out = tmp_path / str(size)
         file_limit(size - 1)
         try:
@@ -220,7 +218,7 @@ def test_out_of_space_it_can_be_resumed_later(
             assert table.read_bytes().endswith(b"\r\n")
         run(tiny(TIMING), out, resume=True)
         assert set(differing(whole, out)) <= {"run.log"}  # tells of checkpoints without space
-    assert failed > 5
+    assert failed
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
