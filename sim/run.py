@@ -218,7 +218,6 @@ def _pieces(system: System, records: Records) -> Callable[[Piece], None] | None:
 def few_collections() -> Iterator[None]:
     """Look for circles of garbage more rarely: events leave none, and make many objects."""
     before = gc.get_threshold()
-    gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
     try:
