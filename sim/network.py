@@ -136,6 +136,7 @@ class Network:
         self._on_piece = on_piece
         self._uplinks: dict[int, Uplink] = {}
         self._latest: dict[int, Spectrum] = {}
+        self._reported: dict[int, Spectrum] = {}
         self._out: dict[Member, None] = {}
         self.on_end: Callable[[Member], None] = lambda _: None
 
@@ -245,7 +246,7 @@ class Network:
         for cell in list(self._latest):
             self._change(cell, 0.0, 0)
         for row in self._latest.values():
-            self._on_spectrum(row)
+            self._report(row)
         self._latest.clear()
 
     def _prepare(self, batch: Batch) -> tuple[Sequence[Uplink], Sequence[Transfer]]:
@@ -470,10 +471,14 @@ class Network:
         """Note what a cell uses from now on; of changes at one moment the last one holds."""
         now, before = self.clock.now, self._latest.get(cell)
         if before is not None and before.time_s < now:
-            if before.bandwidth_in_use_hz == band_hz and before.active == active:
-                return
-            self._on_spectrum(before)
+            self._report(before)
         self._latest[cell] = Spectrum(now, band_hz, active, cell)
+
+    def _report(self, row: Spectrum) -> None:
+        """Tell what a cell uses from a moment on, unless it is what it used before."""
+        before, self._reported[row.cell] = self._reported.get(row.cell), row
+        if before is None or row._replace(time_s=before.time_s) != before:
+            self._on_spectrum(row)
 
     def _piece(
         self, transfer: Transfer, start_s: float, end_s: float, band_hz: float, rate_bps: float

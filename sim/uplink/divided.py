@@ -91,7 +91,7 @@ class DividedUplink(Uplink):
         on_piece: OnPiece | None = None,
     ) -> None:
         super().__init__(clock, band_hz, on_end, on_change, on_piece)
-        self._rule, self._whole = rule, whole
+        self._rule, self._whole, self._last_hz = rule, whole, band_hz
         self._reallocation_s = 0.0 if rule.reserves else reallocation_s
         self._active: list[_Divided] = []
         self._state = np.zeros((_ROWS, 0))
@@ -106,14 +106,11 @@ class DividedUplink(Uplink):
     def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:
         """Reserve bands if the rule does: see `Uplink.prepare`.
 
-        Raises
-        ------
-        ValueError
-            If the rule reserves and there is no band at present.
+        While there is no band, the last one that there was is divided.
         """
         held = np.zeros(len(link))
         if self._rule.reserves:
-            held = reserved_hz(self._rule, self._whole, link, bits, ready_s, self._band_hz)
+            held = reserved_hz(self._rule, self._whole, link, bits, ready_s, self._last_hz)
         return [
             _Divided(payload, link=link, index=index, reserved_hz=hz)
             for index, (payload, hz) in enumerate(zip(bits.tolist(), held.tolist(), strict=True))
@@ -160,6 +157,7 @@ class DividedUplink(Uplink):
         if not 0 <= band_hz < math.inf:
             raise ValueError(f"band_hz must be finite and not negative, got {band_hz}")
         self._band_hz = band_hz
+        self._last_hz = band_hz or self._last_hz
         self._divides = self._forced = True
         self._look()
 
