@@ -94,7 +94,8 @@ def test_chosen_metric_is_followed(task: Task, metric: str, tiny: Tiny, simulate
     easy, impossible = (-1.0, 1.5) if rises else (1e6, -1.0)
     target = {"metric": metric, "value": easy}
     changes = {"data.task": task, "data.metric": metric, "stop": {"rounds": 2, "target": target}}
-    done = simulate(tiny(LABELLED | changes))
+    # Few sentences, and a step that they can bear.
+    done = simulate(tiny(LABELLED | changes | {"training.learning_rate": 0.01}))
     summary = done.summary
     assert summary["metric"] == metric
     assert list(summary["eval_metrics_last"]) == list(METRICS[task])
