@@ -2,13 +2,16 @@
 
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from sim import workload
 from sim.errors import InputError, RunError
 from sim.run import run
 from sim.rundir import open_run
@@ -197,6 +200,15 @@ def trees(draw: st.DrawFn) -> tuple[dict[str, Any], str | None]:
         "output": {"timeline": draw(st.sampled_from(["devices", "full"]))},
     }
     return tree, draw(st.one_of(st.none(), st.none(), trace()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cards_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have the model's costs counted once, by another process, as where torch is not imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(workload, "_apart", lambda scenario: scenario.training.timing_only)
+        yield
 
 
 @settings(

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from sim import workload
 from sim.checkpoint import FILE, FOLDER
 from sim.errors import Interrupted, RunError
 from sim.progress import Step
@@ -33,6 +34,15 @@ TIMING = {
     "stop.rounds": 6,
     "output.checkpoint_every": 2,
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cards_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have the model's costs counted once, by another process, as where torch is not imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(workload, "_apart", lambda scenario: scenario.training.timing_only)
+        yield
 
 
 @pytest.fixture(scope="module")
