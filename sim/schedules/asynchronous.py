@@ -31,6 +31,9 @@ from sim.sections.schedule import Asynchronous
 from sim.steering import Steering
 from sim.system import System
 
+#: Devices in succession of whom none arrives, after which none is expected any more.
+_MISSED = 10_000
+
 
 def staleness_factor(choice: Asynchronous, merges: IntArray) -> FloatArray:
     """Factors (M,) on updates that are so many merges old.
@@ -67,14 +70,14 @@ def run_asynchronously(
 ) -> Process:
     """Keep devices out and merge, until `on_merge` returns False.
 
-    A server that fails loses who is out and what it has not merged; a merge that has begun it
-    finishes before. If nobody will ever take part again, what has arrived is merged, and the run
-    ends.
+    A server that fails loses who is out and what it has not merged, which counts as a merge of
+    nothing; a merge that has begun it finishes before. If nobody will ever take part again, or the
+    simulated time is over, what has arrived is merged, and the run ends.
 
     Raises
     ------
     RunError
-        If nobody ever takes part.
+        If nobody ever takes part, or nobody of very many arrives.
     """
     clock, choice = network.clock, system.scenario.schedule
     assert isinstance(choice, Asynchronous)
@@ -82,21 +85,24 @@ def run_asynchronously(
     if fleet.deserted():
         raise RunError("no device is ever there, charged, and with a band to send in")
     version, start_s, goes_on = 0, 0.0, True
+    over_s = system.scenario.stop.simulated_s or math.inf
     while goes_on:
-        if clock.now >= server.next_s:
+        lost = clock.now >= server.next_s
+        if lost:
             fleet.lose_everything()
-            yield from network.serve(version + 1, "wait", server.back_s(clock.now))
-        fleet.refill(version + 1)
-        lonely = not fleet.members and fleet.deserted()
-        if len(fleet.arrived) < merging.count and not lonely:
-            yield fleet.next_event(server.next_s)
-            yield clock.moment_over()
-            fleet.settle()
-            continue
+        else:
+            fleet.refill(version + 1)
+            ends = clock.now >= over_s or (not fleet.members and fleet.deserted())
+            if len(fleet.arrived) < merging.count and not ends:
+                yield fleet.next_event(min(server.next_s, over_s))
+                yield clock.moment_over()
+                fleet.settle()
+                continue
         members = fleet.take(merging.count)
         version += 1
-        yield from network.serve(version, "aggregate", clock.now + choice.overhead_s)
-        fleet.settle()
+        if not lost:
+            yield from network.serve(version, "aggregate", clock.now + choice.overhead_s)
+            fleet.settle()
         device, rank, key, trained_from = identities(members)
         factor = staleness_factor(choice, version - 1 - trained_from)
         unbiased = np.array([member.batch.weight[member.place] for member in members])
@@ -121,8 +127,12 @@ def run_asynchronously(
             )
         )
         start_s = clock.now
-        yield from network.serve(version + 1, "plan", start_s + steering.planning_s)
-        fleet.settle()
+        if goes_on:
+            yield from network.serve(
+                version + 1, "wait", server.back_s(start_s) if lost else start_s
+            )
+            yield from network.serve(version + 1, "plan", clock.now + steering.planning_s)
+            fleet.settle()
 
 
 class _Out:
@@ -146,7 +156,7 @@ class _Out:
         self.arrived: list[Member] = []
         self._ended: list[Member] = []
         self._event = network.clock.event()
-        self._draws = self._sent = 0
+        self._draws = self._sent = self._missed = 0
         self._downlink_free_s: dict[int, float] = {}
         self._plan = steering.plan
         self._picker = self._make_picker()
@@ -176,17 +186,17 @@ class _Out:
         if taken:
             self._send(np.sort(np.array(taken, dtype=np.int64)), round_index, now)
 
-    def next_event(self, fails_s: float) -> Event:
-        """An event for the next moment at which a device comes back, can be sent, or all is lost.
+    def next_event(self, latest_s: float) -> Event:
+        """An event for the next moment at which a device comes back or can be sent.
 
         Parameters
         ----------
-        fails_s
-            Simulated seconds at which the server fails.
+        latest_s
+            Simulated seconds at which it comes at the latest.
         """
         clock, dispatcher = self._network.clock, self._dispatcher
         self._event = event = clock.event()
-        later_s = min(fails_s, self._system.next_band_s(clock.now))
+        later_s = min(latest_s, self._system.next_band_s(clock.now))
         free_s = dispatcher.next_free_s(clock.now)
         if free_s > clock.now:
             later_s = min(later_s, free_s)
@@ -205,6 +215,14 @@ class _Out:
             self.members.pop(member, None)
             if member.outcome == "done":
                 self.arrived.append(member)
+                self._missed = 0
+            else:
+                self._missed += 1
+        if self._missed > _MISSED:
+            raise RunError(
+                f"none of the last {self._missed} devices that were sent out has arrived; give "
+                "them fewer failures, more charge, or less to do"
+            )
         device = np.array([member.device for member in self._ended], dtype=np.int64)
         self._dispatcher.came_back(device, np.array([each.energy_j for each in self._ended]))
         self._ended = []

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.errors import RunError
 from sim.scenario import Scenario
+from sim.schedules import asynchronous
 from sim.schedules.asynchronous import staleness_factor
 from sim.sections.schedule import FedBuff
 from sim.system import build_system
@@ -327,6 +329,27 @@ class TestFailures:
         waits = [row for row in run.intervals if row.phase == "wait"]
         assert all(row.end_s - row.start_s <= 0.5 + 1e-9 for row in waits)
         assert len(waits) == len(lost)
+
+    def test_an_asynchronous_server_that_fails_counts_a_merge_of_nothing(self, tiny: Tiny) -> None:
+        """However often it fails, rounds go by; nobody is out or merged beyond the failure."""
+        restarts = {"mean_s": 0.5 * float(lone_times(tiny).min()), "down_s": 0.1}
+        choice = {"schedule": {"name": "fedbuff", "buffer": 2, "concurrency": 4}}
+        run = Simulated(tiny(speeds({**choice, "failures": {"restarts": restarts}})), 40)
+        assert len(run.merges) == 40
+        lost = [merge for merge in run.merges if not len(merge)]
+        assert len(lost) > 10
+        for merge in lost:
+            later = [row for row in run.intervals if row.start_s < merge.end_s < row.end_s]
+            assert all(row.device is None for row in later)
+
+    def test_nobody_who_ever_arrives_is_told(
+        self, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(asynchronous, "_MISSED", 20)
+        choice = {"schedule": {"name": "fedasync", "concurrency": 2}}
+        crashes = {"failures": {"crashes": {"mean_s": 1e-9}}}
+        with pytest.raises(RunError, match=r"none of the last 2[1-9] devices"):
+            Simulated(tiny(speeds({**choice, **crashes})), 5)
 
     def test_departing_devices_are_dropped_when_they_leave(self, tiny: Tiny) -> None:
         mean_s = 2 * float(lone_times(tiny).max())
