@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -56,11 +55,6 @@ class ParquetTable:
             with writing(self._path):
                 self._writer.write_table(table)
                 self._file.flush()
-
-    def sync(self) -> None:
-        """Wait until what was written is on the disk."""
-        with writing(self._path):
-            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Complete and close the file."""

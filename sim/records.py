@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -128,14 +127,6 @@ class Records:
     def close(self) -> None:
         """Complete and close every file."""
         self._open.close()
-
-    def sync(self) -> None:
-        """Write everything there is, and wait until it is on the disk."""
-        self._settle()
-        for table in (*self._by_row.values(), *self._by_column.values()):
-            table.sync()
-        with writing(self._log_path):
-            os.fsync(self._log.fileno())
 
     def log(self, line: str) -> None:
         """Append a line to `run.log`."""

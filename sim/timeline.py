@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -306,12 +305,6 @@ class CsvTable:
         if self._rows:
             rows, self._rows = self._rows, []
             self.write_block(rows)
-
-    def sync(self) -> None:
-        """Write what was held back, and wait until it is on the disk."""
-        self.flush()
-        with writing(self._path):
-            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Write what was held back and close the file."""

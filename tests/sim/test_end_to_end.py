@@ -128,15 +128,15 @@ def test_interrupted_run_leaves_its_files(
 ) -> None:
     train, calls = Learner.train, []
 
-    def interrupted(self: Learner, jobs: Any) -> Any:
+    def interrupted(self: Learner, jobs: Any, versions: Any = None) -> Any:
         calls.append(jobs)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return train(self, jobs)
+        return train(self, jobs, versions)
 
     monkeypatch.setattr(Learner, "train", interrupted)
     scenario = tiny({"policy": {"name": "full"}})
-    with pytest.raises(Interrupted, match="after round 1; files so far are in"):
+    with pytest.raises(Interrupted, match="interrupted; files so far are in"):
         run(scenario, tmp_path / "out")
     rounds = (tmp_path / "out" / "rounds.csv").read_text(encoding="utf-8").splitlines()
     devices = (tmp_path / "out" / "devices.csv").read_text(encoding="utf-8").splitlines()

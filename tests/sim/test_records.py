@@ -1,6 +1,5 @@
 """The run directory: golden bytes, levels, Parquet, whole lines, and what a full disk does."""
 
-import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -52,7 +51,7 @@ def with_output(system: System) -> WithOutput:
 def test_bytes_of_known_rows(
     block: int, system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("records", "timeline", "totals"):
+    for module in ("records", "timeline"):
         monkeypatch.setattr(f"sim.{module}.BLOCK", block)
     record(tmp_path, system, INTERVALS, SPECTRUM)
     for name in ("timeline.csv", "spectrum.csv"):
@@ -179,20 +178,6 @@ def test_a_round_leaves_everything_on_the_disk(system: System, tmp_path: Path) -
     records.close()
 
 
-def test_sync_waits_for_every_file(
-    system: System, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    synced: set[str] = set()
-    monkeypatch.setattr(os, "fsync", lambda file: synced.add(os.readlink(f"/proc/self/fd/{file}")))
-    records = Records(tmp_path, system)
-    records.interval(INTERVALS[0])
-    records.sync()
-    open_files = {*tables_of(system), "run.log"}
-    assert synced == {str(tmp_path / name) for name in open_files}
-    assert (tmp_path / "timeline.csv").read_bytes().count(b"\r\n") == 2
-    records.close()
-
-
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
     """No file may grow beyond `size` bytes."""
@@ -221,7 +206,7 @@ def test_a_write_that_fails_leaves_whole_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-@pytest.mark.parametrize("name", ["timeline.csv", "rounds.csv", "run.log", "summary.json"])
+@pytest.mark.parametrize("name", ["timeline.csv", "rounds.csv", "run.log"])
 def test_full_disk_is_told(name: str, system: System, tmp_path: Path) -> None:
     """A link to a device that is always full, in the place of a file."""
     (tmp_path / name).symlink_to("/dev/full")
