@@ -15,7 +15,7 @@ from sim.stopwatch import Stopwatch
 from sim.system import System
 from sim.target import Reached, TargetWatch
 from sim.timeline import Round
-from sim.updates import outcome, train_loss
+from sim.updates import outcome, round_row
 
 if TYPE_CHECKING:
     from fslora.tasks import Evaluation
@@ -84,9 +84,6 @@ class Course:
     def merged(self, merge: Merge) -> bool:
         """Train and merge what has arrived, record it; tell whether to go on."""
         number, stop = merge.round, self._system.scenario.stop
-        expected_s: float | None = self._steering.plan.expected_round_s
-        if self._system.scenario.schedule.name != "synchronous":
-            expected_s = None  # what plans predict is rounds that wait for everybody
         before = self._learning.progress
         with self._watch.part("train"):
             rows = self._learning.merge(merge)
@@ -114,25 +111,9 @@ class Course:
         self.bytes_down += down
         self.bytes_up += up
         self.energy_j += energy
-        self._write(
-            Round(
-                number,
-                merge.start_s,
-                merge.end_s,
-                merge.end_s - merge.start_s,
-                expected_s,
-                merge.cohort_s,
-                merge.sampled,
-                len(merge),
-                down,
-                up,
-                energy,
-                train_loss(rows),
-                queue_s=self._steering.queue_s,
-                progress=self._learning.progress,
-            ),
-            evaluation,
-        )
+        told = round_row(self._system, self._steering, merge, rows, self._learning.progress)
+        told = replace(told, bytes_down=down, bytes_up=up, energy_j=energy)
+        self._write(told, evaluation)
         if not last:
             self._renew(number + 1)
             self._save(number)

@@ -267,22 +267,6 @@ def device_columns(
     return dict(zip(columns(DeviceRow), values, strict=True))
 
 
-def device_row(
-    system: System,
-    n: int,
-    sampled: int,
-    completed: int,
-    bytes_up: int,
-    bytes_down: int,
-    busy_s: float,
-    energy_j: float,
-) -> DeviceRow:
-    """Row of `devices.csv`: who device n is, with what it did."""
-    did = (sampled, completed, bytes_up, bytes_down, busy_s, energy_j)
-    values = device_columns(system, np.array([n]), Activity(*(np.array([each]) for each in did)))
-    return DeviceRow(*(each for (each,) in map(cells, values.values())))
-
-
 def plan_columns(
     system: System,
     problem: Problem,

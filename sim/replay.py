@@ -24,7 +24,7 @@ from sim.schedules import SCHEDULES, Merge
 from sim.steering import Steering
 from sim.system import System
 from sim.timeline import Round, UpdateRow
-from sim.updates import outcome, train_loss
+from sim.updates import outcome, round_row
 
 
 class Recorded:
@@ -132,31 +132,16 @@ def replay(
     steering.evaluated(recorded.eval_loss[0])
     if recorded.rounds == 0:
         return found
-    synchronous = system.scenario.schedule.name == "synchronous"
 
     def merged(merge: Merge) -> bool:
-        expected_s = steering.plan.expected_round_s if synchronous else None
         rows: list[UpdateRow] = []
         if estimate is None:
             rows = _update_rows(merge, recorded.told(merge.round, merge.device))
         else:
             estimate.merge(merge)
         steering.learn(outcome(merge, rows))
-        found.rounds.append(
-            Round(
-                merge.round,
-                merge.start_s,
-                merge.end_s,
-                merge.end_s - merge.start_s,
-                expected_s,
-                merge.cohort_s,
-                merge.sampled,
-                len(merge),
-                train_loss=train_loss(rows),
-                queue_s=steering.queue_s,
-                progress=None if estimate is None else estimate.progress,
-            )
-        )
+        progress = None if estimate is None else estimate.progress
+        found.rounds.append(round_row(system, steering, merge, rows, progress))
         found.updates += rows
         found.end_s = merge.end_s
         if merge.deserted:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from optimizer.outcome import Outcome
 from sim.schedules.base import Merge
-from sim.timeline import UpdateRow
+from sim.steering import Steering
+from sim.system import System
+from sim.timeline import Round, UpdateRow
 
 if TYPE_CHECKING:
     from fslora.methods import Update
@@ -58,6 +60,41 @@ def train_loss(rows: Sequence[UpdateRow]) -> float | None:
         return None
     weight = np.array([row.weight for row in rows], dtype=np.float64)
     return float(np.average([row.loss for row in rows], weights=weight))
+
+
+def round_row(
+    system: System,
+    steering: Steering,
+    merge: Merge,
+    rows: Sequence[UpdateRow],
+    progress: float | None,
+) -> Round:
+    """Row of `rounds.csv` for a merge that was learnt from, without totals and evaluation.
+
+    Parameters
+    ----------
+    system, steering
+        What is simulated, and by whom devices were chosen: the plan is still that of the merge.
+    merge, rows
+        The merge, and its updates.
+    progress
+        Share of the way to the target, where it is estimated.
+    """
+    # What plans predict is rounds that wait for everybody.
+    predicted = system.scenario.schedule.name == "synchronous"
+    return Round(
+        merge.round,
+        merge.start_s,
+        merge.end_s,
+        merge.end_s - merge.start_s,
+        steering.plan.expected_round_s if predicted else None,
+        merge.cohort_s,
+        merge.sampled,
+        len(merge),
+        train_loss=train_loss(rows),
+        queue_s=steering.queue_s,
+        progress=progress,
+    )
 
 
 def outcome(merge: Merge, rows: Sequence[UpdateRow]) -> Outcome:

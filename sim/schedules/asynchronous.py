@@ -25,7 +25,9 @@ from sim.schedules.base import (
     Merge,
     OnMerge,
     ServerFailures,
+    count_as_free,
     identities,
+    wake,
 )
 from sim.sections.schedule import Asynchronous
 from sim.steering import Steering
@@ -201,7 +203,7 @@ class _Out:
         if free_s > clock.now:
             later_s = min(later_s, free_s)
         if later_s < math.inf:
-            clock.at(max(later_s, clock.now)).callbacks.append(lambda _: self._wake(event))
+            clock.at(max(later_s, clock.now)).callbacks.append(lambda _: wake(event))
         return event
 
     def take(self, count: int) -> list[Member]:
@@ -223,8 +225,7 @@ class _Out:
                 f"none of the last {self._missed} devices that were sent out has arrived; give "
                 "them fewer failures, more charge, or less to do"
             )
-        device = np.array([member.device for member in self._ended], dtype=np.int64)
-        self._dispatcher.came_back(device, np.array([each.energy_j for each in self._ended]))
+        count_as_free(self._dispatcher, self._ended)
         self._ended = []
 
     def lose_everything(self) -> None:
@@ -274,8 +275,4 @@ class _Out:
 
     def _on_end(self, member: Member) -> None:
         self._ended.append(member)
-        self._wake(self._event)
-
-    def _wake(self, event: Event) -> None:
-        if not event.triggered:
-            event.succeed()
+        wake(self._event)

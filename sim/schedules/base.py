@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from simpy import Event
 
+from sim.dispatch import Dispatcher
 from sim.network import Member
 from sim.system import System
 from wireless import failures
@@ -79,6 +81,18 @@ def identities(members: Sequence[Member]) -> tuple[IntArray, IntArray, IntArray,
     ]
     device, rank, key, version = np.array(rows, dtype=np.int64).reshape(-1, 4).T
     return device, rank, key, version
+
+
+def count_as_free(dispatcher: Dispatcher, members: Sequence[Member]) -> None:
+    """Tell the dispatcher that the part of these members has ended, and what they have spent."""
+    device = np.array([member.device for member in members], dtype=np.int64)
+    dispatcher.came_back(device, np.array([member.energy_j for member in members]))
+
+
+def wake(event: Event) -> None:
+    """Let whoever waits for an event go on, unless it has happened already."""
+    if not event.triggered:
+        event.succeed()
 
 
 class ServerFailures:

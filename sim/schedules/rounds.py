@@ -19,7 +19,15 @@ from sim.dispatch import Batch, Dispatcher
 from sim.errors import RunError
 from sim.network import Member, Network, Process
 from sim.predict import closed_after_s
-from sim.schedules.base import IntArray, Merge, OnMerge, ServerFailures, identities
+from sim.schedules.base import (
+    IntArray,
+    Merge,
+    OnMerge,
+    ServerFailures,
+    count_as_free,
+    identities,
+    wake,
+)
 from sim.steering import Steering
 from sim.system import System
 
@@ -184,7 +192,7 @@ class _Waiting:
             self._event.succeed()
         elif latest_s < math.inf:
             round_ = self._event
-            clock.at(latest_s).callbacks.append(lambda _: self._over(round_))
+            clock.at(latest_s).callbacks.append(lambda _: wake(round_))
         return self._event
 
     def close(self, members: list[Member]) -> None:
@@ -200,8 +208,7 @@ class _Waiting:
 
     def settle(self) -> None:
         """Count everybody whose part has ended as free again."""
-        device = np.array([member.device for member in self._back], dtype=np.int64)
-        self._dispatcher.came_back(device, np.array([member.energy_j for member in self._back]))
+        count_as_free(self._dispatcher, self._back)
         self._back = []
 
     def _ended(self, member: Member) -> None:
@@ -212,8 +219,4 @@ class _Waiting:
         self._out -= 1
         self._needed -= member.outcome == "done"
         if self._out == 0 or self._needed == 0:
-            self._over(self._event)
-
-    def _over(self, event: Event) -> None:
-        if not event.triggered:
-            event.succeed()
+            wake(self._event)

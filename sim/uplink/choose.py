@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal, overload
-
 import numpy as np
 
 from sim.clock import Clock
@@ -14,40 +12,6 @@ from sim.uplink.serial import SerialUplink
 from sim.uplink.shared import SharedUplink
 from wireless.link import Link, linear_efficiency, linear_power
 from wireless.spectrum import EqualSplit, Proportional, Rule, TimeDivision, Whole, WorkConserving
-
-
-@overload
-def make_uplink(
-    rule: Rule,
-    whole: Whole | None,
-    fleet_link: Link | None,
-    reallocation_s: float,
-    clock: Clock,
-    band_hz: float,
-    on_end: OnEnd,
-    on_change: OnChange,
-    on_piece: OnPiece | None = None,
-    *,
-    constant: Literal[False],
-    overlapping: bool,
-) -> DividedUplink: ...
-
-
-@overload
-def make_uplink(
-    rule: Rule,
-    whole: Whole | None,
-    fleet_link: Link | None,
-    reallocation_s: float,
-    clock: Clock,
-    band_hz: float,
-    on_end: OnEnd,
-    on_change: OnChange,
-    on_piece: OnPiece | None = None,
-    *,
-    constant: bool,
-    overlapping: bool,
-) -> Uplink: ...
 
 
 def make_uplink(

@@ -1,8 +1,6 @@
 """No value of a finished run can be changed unnoticed."""
 
-import csv
 import json
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,9 +12,9 @@ import pytest
 import sim.records
 import sim.verify
 from sim.errors import InputError
-from sim.findings import Finding
 from sim.rundir import RunFiles, open_run
 from sim.verify import verify
+from tests.sim.tampering import findings_of, read, write
 
 PHASES = ("downlink", "compute", "uplink", "aggregate")
 TABLES = ("timeline.csv", "spectrum.csv", "rounds.csv", "devices.csv", "plan.csv", "updates.csv")
@@ -46,25 +44,6 @@ def quick(finished: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         return known[key]
 
     monkeypatch.setattr(sim.records, "expected_bandwidth", remembered)
-
-
-def findings_of(folder: Path) -> tuple[Finding, ...]:
-    """What verification finds; a cell that cannot even be read is a finding too."""
-    try:
-        return verify(open_run(folder)).findings
-    except InputError as error:
-        file, line = re.findall(rf"^{folder}/(\S+) line (\d+): ", str(error))[0]
-        return (Finding(file, int(line), str(error)),)
-
-
-def read(file: Path) -> list[list[str]]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.reader(stream))
-
-
-def write(file: Path, rows: list[list[str]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(rows)
 
 
 def edits(column: str, cell: str) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """Runs of every schedule and failure verify, and nothing in them can be changed unnoticed."""
 
-import csv
 import random
 import re
 import shutil
@@ -15,12 +14,11 @@ import pytest
 import sim.plans_on_disk
 import sim.records
 import sim.verify
-from sim.errors import InputError
-from sim.findings import Finding
 from sim.run import run
 from sim.rundir import open_run
 from sim.scenario import Scenario
 from sim.verify import verify
+from tests.sim.tampering import findings_of, read, write
 
 BASE: dict[str, Any] = {
     "name": "small",
@@ -133,25 +131,6 @@ def quick(case: Tampered, monkeypatch: pytest.MonkeyPatch) -> None:
     once(sim.verify, "build_system", lambda scenario: scenario.model_dump_json())
     once(sim.plans_on_disk, "judge", lambda _, name, rank, q, *__: (name, plan(rank, q)))
     once(sim.records, "expected_bandwidth", lambda _, rank, q, __: plan(rank, q))
-
-
-def findings_of(folder: Path) -> tuple[Finding, ...]:
-    """What verification finds; a cell that cannot even be read is a finding too."""
-    try:
-        return verify(open_run(folder)).findings
-    except InputError as error:
-        file, line = re.findall(rf"^{folder}/(\S+) line (\d+): ", str(error))[0]
-        return (Finding(file, int(line), str(error)),)
-
-
-def read(file: Path) -> list[list[str]]:
-    with file.open(newline="", encoding="utf-8") as stream:
-        return list(csv.reader(stream))
-
-
-def write(file: Path, rows: list[list[str]]) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(rows)
 
 
 def edits(column: str, cell: str) -> Iterator[str]:
