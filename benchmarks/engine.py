@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import simpy
 
+from optimizer import Certificate, Plan, draw_cohort
 from sim.run import run
 from sim.scenario import Scenario
 
@@ -142,6 +143,19 @@ def ratio(cohort: int, allocation: str, repeats: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in found.items()}
 
 
+def draw_s(devices: int, cohort: int, rounds: int) -> float:
+    """Real seconds of drawing a cohort, which looks at every device."""
+    probability = np.full(devices, cohort / devices)
+    weight = np.full(devices, 1 / devices)
+    unknown = Certificate(np.nan, 0, np.nan, np.nan)
+    rank = np.full(devices, 4)
+    plan = Plan("uniform", rank, probability, np.nan, np.nan, np.nan, unknown)
+    began = time.perf_counter()
+    for number in range(rounds):
+        draw_cohort(plan, weight, 1, number + 1)
+    return (time.perf_counter() - began) / rounds
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print every figure."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -160,6 +174,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{devices} devices, {rounds} rounds of {cohort}: {took.total:.1f} s in all, "
             f"{took.seconds:.1f} s without building and planning, {took.timeline} timeline rows, "
             f"peak {peak:.2f} GiB, parts {json.dumps(took.parts)}",
+            flush=True,
+        )
+    for devices in (1000, 10_000, 100_000, 1_000_000):
+        # What a run costs once, such as the table of its devices, is in both.
+        some, more = (
+            measured(scenario(devices, 100, rounds, "devices", "time-division")).seconds
+            for rounds in (100, 400)
+        )
+        round_ms, draw_ms = 1e3 * (more - some) / 300, 1e3 * draw_s(devices, 100, 20)
+        print(
+            f"{devices} devices, rounds of 100: {round_ms:.2f} ms per round, of which the draw of "
+            f"the cohort is {draw_ms:.2f} ms",
             flush=True,
         )
     for allocation in ("equal-finish", "time-division", "equal-split", "proportional"):

@@ -22,7 +22,7 @@ import numpy as np
 from sim.dispatch import Dispatcher
 from sim.load import load_scenario
 from sim.planning import make_plan
-from sim.predict import closed_after_s
+from sim.predict import foretell
 from sim.schedules.rounds import draw
 from sim.steering import Steering
 from sim.system import System, build_system
@@ -68,7 +68,7 @@ def simulate(system: System) -> tuple[float, float, float, int]:
         start_s = dispatcher.first_chance(now_s)
         assert start_s is not None
         _, batch = draw(system, steering, dispatcher, round_index, start_s)
-        lasted_s = fixed_s + closed_after_s(system, batch, system.band_hz(start_s))
+        lasted_s = fixed_s + foretell(system, batch, system.band_hz(start_s)).closed_after_s
         dispatcher.came_back(batch.device, np.zeros(len(batch)))
         now_s = start_s + lasted_s
         total, square = total + lasted_s, square + lasted_s**2

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from sim.findings import MOST, TOLERANCE, Finding, differs, of_clock, where
 from sim.part_rows import Attempts
-from sim.sections.schedule import Asynchronous, Deadline, ScheduleChoice
 from sim.sent import FloatArray, IntArray, Sent
 from sim.system import System
 from wireless.link import linear_efficiency, linear_power
@@ -51,21 +50,14 @@ class Sharing:
         at_once = scenario.radio.reallocation_s == 0
         same_link = not (radio.fades and radio.fading.kind == "block")
         constant = same_link and world.band is None
-        reserved = rule.reserves and not _overlap(scenario.schedule)
         serial = isinstance(rule, TimeDivision) and at_once
         free = world.whole is None and world.band is None
         return cls(
             same_link,
-            constant and (reserved or serial),
+            constant and (rule.reserves or serial),
             not free,
             isinstance(rule, EqualSplit) and free and at_once,
         )
-
-
-def _overlap(schedule: ScheduleChoice) -> bool:
-    """Whether devices are sent out while others still are."""
-    late = isinstance(schedule, Deadline) and schedule.late == "discard"
-    return late or isinstance(schedule, Asynchronous)
 
 
 def uploads(

@@ -7,10 +7,9 @@ from collections.abc import Callable
 
 from sim.clock import Clock
 from sim.network import Network, Process
-from sim.sections.schedule import Asynchronous, Deadline, ScheduleChoice
 from sim.system import System
 from sim.timeline import Interval, Piece, Spectrum
-from sim.uplink import DividedUplink, Transfer, Uplink, make_uplink
+from sim.uplink import Transfer, Uplink, make_uplink
 
 
 def make_network(
@@ -38,27 +37,18 @@ def make_network(
         on_change: Callable[[float, int], None],
         on_piece: Callable[[Transfer, float, float, float, float], None] | None,
     ) -> Uplink:
-        band_hz = system.band_hz(clock.now)
-        now_hz = band_hz
-        if world.band is not None and not now_hz:
-            band_hz = float(world.band.level.max())  # what it divides while there is none
-        made = make_uplink(
+        return make_uplink(
             world.rule,
             world.whole,
             None if channel.changes else channel.start.uplink,
             radio.reallocation_s,
             clock,
-            band_hz,
+            system.band_hz(clock.now),
             on_end,
             on_change,
             on_piece,
             constant=world.band is None and not blocks,
-            overlapping=_overlapping(scenario.schedule),
         )
-        if band_hz != now_hz:
-            assert isinstance(made, DividedUplink)
-            made.set_band(now_hz)
-        return made
 
     network = Network(
         clock,
@@ -74,12 +64,6 @@ def make_network(
     if blocks:
         clock.process(_fading(network, system))
     return network
-
-
-def _overlapping(schedule: ScheduleChoice) -> bool:
-    """Whether devices are sent out while others still are."""
-    late = isinstance(schedule, Deadline) and schedule.late == "discard"
-    return late or isinstance(schedule, Asynchronous)
 
 
 def _band(network: Network, system: System) -> Process:

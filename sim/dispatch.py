@@ -137,12 +137,18 @@ class Dispatcher:
         self._out = np.zeros(devices, dtype=np.bool_)
         self._battery = Battery(system.battery_j) if system.scenario.fleet.battery else None
         self._empty = np.zeros(devices, dtype=np.bool_)
+        choice = system.scenario.failures
+        self._may_fail = (
+            self._battery is not None or choice.departures or choice.crashes is not None
+        )
         self._steps = system.workload.steps
         self._transmit_w = _watts(mean_power_dbm(system.world, system.scenario.radio.uplink_share))
 
     def free(self, device: NDArray[np.int64], time_s: float) -> NDArray[np.bool_]:
         """Which of some devices (M,) are there, charged, and not out already."""
-        free = self._system.world.availability.available(device, time_s) & ~self._out[device]
+        free: NDArray[np.bool_] = ~self._out[device]
+        if not isinstance(self._system.world.availability, AlwaysOn):
+            free &= self._system.world.availability.available(device, time_s)
         if self._battery is not None:
             free &= ~self._empty[device]
         return free
@@ -184,22 +190,22 @@ class Dispatcher:
         seed, dispatch = system.scenario.seed, self._dispatched[device]
         key = streams.keys(seed, "job", device, dispatch)
         download_s, download_bytes, download_bps = self._downloads(cohort, state.downlink)
-        after_s = in_turn(download_s, state.cell)
+        after_s = in_turn(download_s, state.cell) if download_s.any() else download_s
         if behind_s is not None:
             after_s = after_s + behind_s
         compute_s = self._compute_s(cohort, key, dispatch, heard_s + after_s)
-        charge_j = np.full(len(device), np.inf)
+        charge_j = leaves_s = fails_s = np.full(len(device), np.inf)
         if self._battery is not None:
             charge_j = self._battery.left_j[device]
-        leaves_s = np.full(len(device), np.inf)
         if system.scenario.failures.departures:
             leaves_s = system.world.availability.next_unavailable(device, start_s)
         compute_w = system.fleet.compute_power_w[device]
-        lives_s = self._lives_s(device, dispatch, compute_w, charge_j)
-        begin_s = heard_s + after_s
-        # Whoever goes away during its download is missed when it should begin to compute.
-        fails_s = np.maximum(np.minimum(begin_s + lives_s, leaves_s), begin_s)
-        fails_s[(lives_s >= compute_s) & (leaves_s >= begin_s + compute_s)] = np.inf
+        if self._may_fail:
+            lives_s = self._lives_s(device, dispatch, compute_w, charge_j)
+            begin_s = heard_s + after_s
+            # Whoever goes away during its download is missed when it should begin to compute.
+            fails_s = np.maximum(np.minimum(begin_s + lives_s, leaves_s), begin_s)
+            fails_s[(lives_s >= compute_s) & (leaves_s >= begin_s + compute_s)] = np.inf
         self._dispatched[device] += 1
         self._out[device] = True
         return Batch(

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 import simpy
 
 from sim.clock import Clock
-from sim.dispatch import Batch
+from sim.dispatch import Batch, FloatArray
 from sim.timeline import Interval, Outcome, Phase, Piece, Spectrum
 from sim.uplink import DividedUplink, Transfer, Uplink
 from wireless.channel import Channel
@@ -93,6 +92,45 @@ class Member:
         self.attempt = -1  # none yet
 
 
+class _Use:
+    """What a cell uses of its band, reported when it has changed.
+
+    Parameters
+    ----------
+    clock, cell
+        Simulated time, and the cell's number.
+    on_spectrum
+        Called with every change.
+    """
+
+    __slots__ = ("_active", "_band_hz", "_cell", "_clock", "_on_spectrum", "_since_s", "_told")
+
+    def __init__(self, clock: Clock, cell: int, on_spectrum: Callable[[Spectrum], None]) -> None:
+        self._clock, self._cell, self._on_spectrum = clock, cell, on_spectrum
+        self._since_s, self._band_hz, self._active = math.inf, 0.0, 0  # not used yet
+        self._told: tuple[float, int] | None = None
+
+    def change(self, band_hz: float, active: int) -> None:
+        """Note what is used from now on; of changes at one moment the last one holds."""
+        now = self._clock.now
+        if now > self._since_s:
+            self._report()
+        self._since_s, self._band_hz, self._active = now, band_hz, active
+
+    def finish(self) -> None:
+        """Report that nothing is used from now on, if something ever was."""
+        if self._since_s < math.inf:
+            self.change(0.0, 0)
+            self._report()
+
+    def _report(self) -> None:
+        """Tell what is used from a moment on, unless it is what was told before."""
+        told = (self._band_hz, self._active)
+        if told != self._told:
+            self._told = told
+            self._on_spectrum(Spectrum(self._since_s, *told, self._cell))
+
+
 class Network:
     """A server, downlinks, and the uplink bands of one or more cells.
 
@@ -135,8 +173,7 @@ class Network:
         self._on_interval, self._on_spectrum = on_interval, on_spectrum
         self._on_piece = on_piece
         self._uplinks: dict[int, Uplink] = {}
-        self._latest: dict[int, Spectrum] = {}
-        self._reported: dict[int, Spectrum] = {}
+        self._uses: list[_Use] = []
         self._out: dict[Member, None] = {}
         self.on_end: Callable[[Member], None] = lambda _: None
 
@@ -180,7 +217,7 @@ class Network:
 
     # Devices.
 
-    def send_out(self, batch: Batch) -> list[Member]:
+    def send_out(self, batch: Batch, reserved_hz: FloatArray | None = None) -> list[Member]:
         """Let the devices of a batch do their part from now on.
 
         Parameters
@@ -188,13 +225,16 @@ class Network:
         batch
             The devices; the present moment is when they have received a broadcast, or when the
             server begins to send to them.
+        reserved_hz
+            (M,) band that a rule that reserves gives to each; None under another rule.
 
         Returns
         -------
         list of Member
             In the order of the batch.
         """
-        columns = (batch.device.tolist(), *self._prepare(batch), batch.transmit_w.tolist())
+        uplinks, transfers = self._prepare(batch, reserved_hz)
+        columns = (batch.device.tolist(), uplinks, transfers, batch.transmit_w.tolist())
         at_risk = batch.at_risk
         members = [
             Member(batch, place, *values, at_risk)
@@ -243,21 +283,23 @@ class Network:
     def finish(self) -> None:
         """End what is still going on, and report what is in use."""
         self.cancel(list(self._out))
-        for cell in list(self._latest):
-            self._change(cell, 0.0, 0)
-        for row in self._latest.values():
-            self._report(row)
-        self._latest.clear()
+        for use in self._uses:
+            use.finish()
 
-    def _prepare(self, batch: Batch) -> tuple[Sequence[Uplink], Sequence[Transfer]]:
+    def _prepare(
+        self, batch: Batch, reserved_hz: FloatArray | None
+    ) -> tuple[Sequence[Uplink], Sequence[Transfer]]:
         """Bands and uploads (M,) of a batch."""
-        ready_s = batch.ready_s
+        if not batch.cell.any():
+            uplink = self._uplink(0)
+            return [uplink] * len(batch), uplink.prepare(batch.link, batch.bits, reserved_hz)
         uplinks: dict[int, Uplink] = {}
         transfers: dict[int, Transfer] = {}
         for cell in np.unique(batch.cell).tolist():
             places = np.flatnonzero(batch.cell == cell)
             uplink = self._uplink(cell)
-            prepared = uplink.prepare(batch.link.take(places), batch.bits[places], ready_s[places])
+            held = None if reserved_hz is None else reserved_hz[places]
+            prepared = uplink.prepare(batch.link.take(places), batch.bits[places], held)
             uplinks.update(dict.fromkeys(places.tolist(), uplink))
             transfers.update(zip(places.tolist(), prepared, strict=True))
         every = range(len(batch))
@@ -265,9 +307,11 @@ class Network:
 
     def _uplink(self, cell: int) -> Uplink:
         if cell not in self._uplinks:
+            use = _Use(self.clock, cell, self._on_spectrum)
+            self._uses.append(use)
             self._uplinks[cell] = self._make_uplink(
                 self._attempt_over,
-                partial(self._change, cell),
+                use.change,
                 None if self._on_piece is None else self._piece,
             )
         return self._uplinks[cell]
@@ -466,19 +510,6 @@ class Network:
         if outcome != "lost":
             member.outcome, member.end_s = outcome, now
             self._leaves(member)
-
-    def _change(self, cell: int, band_hz: float, active: int) -> None:
-        """Note what a cell uses from now on; of changes at one moment the last one holds."""
-        now, before = self.clock.now, self._latest.get(cell)
-        if before is not None and before.time_s < now:
-            self._report(before)
-        self._latest[cell] = Spectrum(now, band_hz, active, cell)
-
-    def _report(self, row: Spectrum) -> None:
-        """Tell what a cell uses from a moment on, unless it is what it used before."""
-        before, self._reported[row.cell] = self._reported.get(row.cell), row
-        if before is None or row._replace(time_s=before.time_s) != before:
-            self._on_spectrum(row)
 
     def _piece(
         self, transfer: Transfer, start_s: float, end_s: float, band_hz: float, rate_bps: float

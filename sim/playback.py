@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from sim.clock import Clock
-from sim.dispatch import Batch
+from sim.dispatch import Batch, FloatArray
 from sim.findings import close
 from sim.network import Process
 from sim.parts import CANCELLED, OUTCOMES, Parts
@@ -153,7 +153,11 @@ class Playback:
         part = self._take(device, round_index)
         self.dropped.append((round_index, device, self.clock.now, part))
 
-    def send_out(self, batch: Batch) -> list[PlayedMember]:
+    def send_out(
+        self,
+        batch: Batch,
+        reserved_hz: FloatArray | None = None,  # noqa: ARG002
+    ) -> list[PlayedMember]:
         """Let the devices of a batch end as the timeline tells."""
         members = []
         for place, device in enumerate(batch.device.tolist()):

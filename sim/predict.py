@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from sim.dispatch import Batch, FloatArray
 from sim.errors import RunError
 from sim.system import System
 from wireless.link import LinearLink, Link, linear_efficiency
-from wireless.spectrum import Transfers
+from wireless.spectrum import TimeDivision, Transfers
 
 
 def transfers_of(
@@ -43,10 +44,26 @@ def transfers_of(
     return found
 
 
-def closed_after_s(
+@dataclass(frozen=True, slots=True, eq=False)
+class Foretold:
+    """What the rule's own formula tells of a round's uploads, if nothing goes wrong.
+
+    Parameters
+    ----------
+    closed_after_s
+        Seconds after `Batch.heard_s` at which the round is closed.
+    reserved_hz
+        (M,) band that a rule that reserves gives to each device; None under another rule.
+    """
+
+    closed_after_s: float
+    reserved_hz: FloatArray | None
+
+
+def foretell(
     system: System, batch: Batch, band_hz: float, share: float = 1.0, after_s: float = math.inf
-) -> float:
-    """Seconds after `Batch.heard_s` at which a round is closed, if nothing goes wrong.
+) -> Foretold:
+    """Work out when a round is closed, and what it reserves.
 
     Parameters
     ----------
@@ -55,25 +72,33 @@ def closed_after_s(
     batch
         The round's devices.
     band_hz
-        Uplink band of a cell.
+        Uplink band of a cell, > 0.
     share
         Share of the devices that is waited for, rounded up.
     after_s
         The latest.
+
+    Raises
+    ------
+    RunError
+        If a cell has too few resource blocks.
     """
-    if not len(batch):
-        return 0.0
-    ready_s = batch.after_s + batch.compute_s
-    if share == 1.0 and system.world.whole is None:
+    world, members = system.world, len(batch)
+    if not members:
+        return Foretold(0.0, np.zeros(0) if world.rule.reserves else None)
+    if share == 1.0 and world.whole is None and not world.rule.reserves:
         cell = None if not batch.cell.any() else batch.cell
-        link = _simplest(batch.link, band_hz)
-        end_s = float(system.world.rule.round_time(ready_s, batch.bits, link, band_hz, cell=cell))
-    else:
-        finish_s: FloatArray = np.zeros(len(batch))
-        for places, sent in transfers_of(system, batch, band_hz):
-            finish_s[places] = sent.finish_s
-        end_s = float(np.sort(finish_s)[math.ceil(share * len(batch)) - 1])
-    return min(end_s, after_s)
+        link = batch.link
+        if not isinstance(world.rule, TimeDivision):
+            link = _simplest(link, band_hz)
+        ready_s = batch.after_s + batch.compute_s
+        end_s = float(world.rule.round_time(ready_s, batch.bits, link, band_hz, cell=cell))
+        return Foretold(min(end_s, after_s), None)
+    finish_s, reserved_hz = np.zeros(members), np.zeros(members)
+    for places, sent in transfers_of(system, batch, band_hz):
+        finish_s[places], reserved_hz[places] = sent.finish_s, sent.bandwidth_hz
+    end_s = float(np.sort(finish_s)[math.ceil(share * members) - 1])
+    return Foretold(min(end_s, after_s), reserved_hz if world.rule.reserves else None)
 
 
 def _simplest(link: Link, band_hz: float) -> Link:

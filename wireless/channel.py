@@ -1,6 +1,6 @@
 """The links of devices at a moment: place, path loss, shadowing, fading, power and noise."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -95,14 +95,12 @@ class LinkState:
 
     def take(self, index: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
         """Return the links of the chosen devices, by number or by mask."""
-        arrays = {
-            each.name: getattr(self, each.name)[index]
-            for each in fields(self)
-            if each.name not in ("uplink", "downlink")
-        }
-        return type(self)(
-            uplink=self.uplink.take(index), downlink=self.downlink.take(index), **arrays
-        )
+        chosen = {}
+        for name in self.__slots__:
+            column = getattr(self, name)
+            links = name in ("uplink", "downlink")
+            chosen[name] = column.take(index) if links else column[index]
+        return type(self)(**chosen)
 
 
 class _Places(NamedTuple):

@@ -14,18 +14,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 from simpy import Event
 
-from optimizer import Cohort
 from sim.dispatch import Batch, Dispatcher
 from sim.errors import RunError
 from sim.network import Member, Network, Process
-from sim.predict import closed_after_s
+from sim.predict import foretell
 from sim.schedules.base import (
     IntArray,
     Merge,
     OnMerge,
     ServerFailures,
     count_as_free,
-    identities,
     wake,
 )
 from sim.steering import Steering
@@ -90,7 +88,8 @@ def run_rounds(
             )
         for device in dropped.tolist():
             network.drop(number, device)
-        members = network.send_out(batch)
+        foretold = foretell(system, batch, system.band_hz(chance_s), closing.share, closing.after_s)
+        members = network.send_out(batch, foretold.reserved_hz)
         yield waiting.for_(members, server.next_s)
         yield clock.moment_over()
         waiting.close(members)
@@ -98,30 +97,26 @@ def run_rounds(
         if clock.now < server.next_s:
             counted = [member for member in members if member.outcome == "done"]
             yield from network.serve(number, "aggregate", clock.now + overhead_s)
-        device, rank, key, version = identities(counted)
         place = np.array([member.place for member in counted], dtype=np.int64)
         weight = batch.weight[place]
         if closing.share < 1 and len(counted):
             weight = weight * (len(batch) / len(counted))
-        after_s = closed_after_s(
-            system, batch, system.band_hz(chance_s), closing.share, closing.after_s
-        )
         goes_on = on_merge(
             Merge(
                 number,
                 start_s,
                 clock.now,
-                device,
-                rank,
-                key,
+                batch.device[place],
+                batch.rank[place],
+                batch.key[place],
                 weight,
-                version,
+                np.full(len(counted), number - 1),
                 np.array([member.end_s for member in counted]) - batch.sent_s,
                 len(batch) + len(dropped),
                 clock.now - chance_s,
                 number,
                 dispatcher.first_chance(clock.now) is None,
-                (batch.heard_s - start_s) + after_s + overhead_s,
+                (batch.heard_s - start_s) + foretold.closed_after_s + overhead_s,
             )
         )
 
@@ -155,10 +150,11 @@ def draw(
     state = system.fleet.channel.at(reached.device, start_s)
     weight = steering.corrected(reached.device, reached.weight, state.sends_probability)
     reached = replace(reached, weight=weight)
-    cohort: Cohort = reached.only(~state.outage)
+    dropped = reached.device[state.outage]
+    if len(dropped):
+        reached, state = reached.only(~state.outage), state.take(~state.outage)
     heard_s = start_s + system.broadcast_s
-    batch = dispatcher.send_out(number, cohort, state.take(~state.outage), start_s, heard_s)
-    return reached.device[state.outage], batch
+    return dropped, dispatcher.send_out(number, reached, state, start_s, heard_s)
 
 
 class _Waiting:

@@ -86,7 +86,9 @@ class Uplink(ABC):
         self._ended: deque[Transfer] = deque()
 
     @abstractmethod
-    def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:
+    def prepare(
+        self, link: Link, bits: FloatArray, reserved_hz: FloatArray | None = None
+    ) -> list[Transfer]:
         """Uploads of M devices that were sent out together, none of them begun.
 
         Parameters
@@ -95,14 +97,8 @@ class Uplink(ABC):
             Their uplinks.
         bits
             (M,) payloads, > 0.
-        ready_s
-            (M,) simulated seconds at which they are expected to be ready; only a rule that
-            reserves looks at them.
-
-        Raises
-        ------
-        ValueError
-            If rounding to whole resource blocks leaves nobody any band.
+        reserved_hz
+            (M,) band that a rule that reserves gives to each; None under another rule.
         """
 
     @abstractmethod

@@ -26,14 +26,13 @@ def make_uplink(
     on_piece: OnPiece | None = None,
     *,
     constant: bool,
-    overlapping: bool,
 ) -> Uplink:
     """The quickest uplink that is right; which one changes results by roundings alone.
 
     ============== =========================================================================
     uplink         taken when band and links are constant, and
     ============== =========================================================================
-    ReservedUplink the rule reserves, and no two batches are under way at once
+    ReservedUplink the rule reserves
     SerialUplink   the rule is time division, without a least time between divisions
     SharedUplink   the rule is equal split, proportional or work-conserving, every link of the
                    fleet is linear over the whole band, at full power or at power in proportion to
@@ -55,13 +54,11 @@ def make_uplink(
     constant
         Whether the band stays and every transfer keeps its link, so that nobody needs
         `DividedUplink.set_band` and `DividedUplink.relink`.
-    overlapping
-        Whether a batch may be sent out while others are under way; only a rule that reserves asks.
     """
     rest = (clock, band_hz, on_end, on_change, on_piece)
     at_once = reallocation_s == 0
-    if constant and rule.reserves and not overlapping:
-        return ReservedUplink(rule, whole, *rest)
+    if constant and rule.reserves:
+        return ReservedUplink(*rest)
     if constant and at_once and isinstance(rule, TimeDivision):
         return SerialUplink(whole, *rest)
     if (

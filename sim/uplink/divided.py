@@ -16,7 +16,6 @@ from sim.uplink.alarm import Alarm
 from sim.uplink.attempts import STEPS, TIE
 from sim.uplink.base import FloatArray, OnChange, OnEnd, OnPiece, Transfer, Uplink
 from sim.uplink.links import ActiveLinks
-from sim.uplink.reserved import reserved_hz
 from wireless.link import Link
 from wireless.spectrum import Rule, Whole
 
@@ -91,7 +90,7 @@ class DividedUplink(Uplink):
         on_piece: OnPiece | None = None,
     ) -> None:
         super().__init__(clock, band_hz, on_end, on_change, on_piece)
-        self._rule, self._whole, self._last_hz = rule, whole, band_hz
+        self._rule, self._whole = rule, whole
         self._reallocation_s = 0.0 if rule.reserves else reallocation_s
         self._active: list[_Divided] = []
         self._state = np.zeros((_ROWS, 0))
@@ -103,14 +102,11 @@ class DividedUplink(Uplink):
         self._next_division_s = -math.inf
         self._ends, self._waits = Alarm(clock, self._end), Alarm(clock, self._look)
 
-    def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:
-        """Reserve bands if the rule does: see `Uplink.prepare`.
-
-        While there is no band, the last one that there was is divided.
-        """
-        held = np.zeros(len(link))
-        if self._rule.reserves:
-            held = reserved_hz(self._rule, self._whole, link, bits, ready_s, self._last_hz)
+    def prepare(
+        self, link: Link, bits: FloatArray, reserved_hz: FloatArray | None = None
+    ) -> list[Transfer]:
+        """Note links and reservations: see `Uplink.prepare`."""
+        held = np.zeros(len(link)) if reserved_hz is None else reserved_hz
         return [
             _Divided(payload, link=link, index=index, reserved_hz=hz)
             for index, (payload, hz) in enumerate(zip(bits.tolist(), held.tolist(), strict=True))
@@ -157,7 +153,6 @@ class DividedUplink(Uplink):
         if not 0 <= band_hz < math.inf:
             raise ValueError(f"band_hz must be finite and not negative, got {band_hz}")
         self._band_hz = band_hz
-        self._last_hz = band_hz or self._last_hz
         self._divides = self._forced = True
         self._look()
 

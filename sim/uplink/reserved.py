@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 from itertools import count
 
-import numpy as np
-
 from sim.clock import Clock
 from sim.uplink.alarm import Alarm
 from sim.uplink.attempts import UNIT, Queue, SteadyAttempt, is_rounding, steady
 from sim.uplink.base import FloatArray, OnChange, OnEnd, OnPiece, Transfer, Uplink
 from wireless.link import Link
-from wireless.spectrum import Rule, Whole
 
 
 class ReservedUplink(Uplink):
@@ -24,16 +21,12 @@ class ReservedUplink(Uplink):
 
     Parameters
     ----------
-    rule, whole
-        How the band is divided, and rounded to whole resource blocks if it is.
     clock, band_hz, on_end, on_change, on_piece
         As of `Uplink`.
     """
 
     def __init__(
         self,
-        rule: Rule,
-        whole: Whole | None,
         clock: Clock,
         band_hz: float,
         on_end: OnEnd,
@@ -41,17 +34,18 @@ class ReservedUplink(Uplink):
         on_piece: OnPiece | None = None,
     ) -> None:
         super().__init__(clock, band_hz, on_end, on_change, on_piece)
-        self._rule, self._whole = rule, whole
         self._numbers = count(1)
         self._ends: Queue[SteadyAttempt] = Queue()
         self._held = self._senders = 0
         self._due_s = math.inf
         self._alarm = Alarm(clock, self._end)
 
-    def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:
+    def prepare(
+        self, link: Link, bits: FloatArray, reserved_hz: FloatArray | None = None
+    ) -> list[Transfer]:
         """Reserve bands: see `Uplink.prepare`."""
-        band = reserved_hz(self._rule, self._whole, link, bits, ready_s, self._band_hz)
-        return steady(bits, band, link)
+        assert reserved_hz is not None
+        return steady(bits, reserved_hz, link)
 
     def start(self, transfer: Transfer, bits: float, power_s: float = math.inf) -> None:
         """Begin an attempt: see `Uplink.start`.
@@ -108,28 +102,3 @@ class ReservedUplink(Uplink):
         self._senders -= 1
         self._held -= int(transfer.band_hz / UNIT)
         self._on_change(self._held * UNIT, self._senders)
-
-
-def reserved_hz(
-    rule: Rule,
-    whole: Whole | None,
-    link: Link,
-    bits: FloatArray,
-    ready_s: FloatArray,
-    band_hz: float,
-) -> FloatArray:
-    """What a rule that reserves gives to devices that send out together, (M,) in Hz.
-
-    Parameters
-    ----------
-    rule, whole
-        How the band is divided, and rounded.
-    link, bits, ready_s
-        As of `Uplink.prepare`.
-    band_hz
-        Width of the band, > 0.
-    """
-    if not len(bits):
-        return np.zeros(0)
-    # Counted from the first one, times keep their digits.
-    return rule.transfers(ready_s - ready_s.min(), bits, link, band_hz, whole).bandwidth_hz

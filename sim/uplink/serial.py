@@ -49,7 +49,12 @@ class SerialUplink(Uplink):
         self._sender: SteadyAttempt | None = None
         self._alarm = Alarm(clock, self._end)
 
-    def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:  # noqa: ARG002
+    def prepare(
+        self,
+        link: Link,
+        bits: FloatArray,
+        reserved_hz: FloatArray | None = None,  # noqa: ARG002
+    ) -> list[Transfer]:
         """Work out rates over the whole band: see `Uplink.prepare`."""
         return steady(bits, np.full(len(link), self._band_hz), link)
 

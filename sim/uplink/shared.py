@@ -119,7 +119,12 @@ class SharedUplink(Uplink):
         self._telling = False
         self._alarm = Alarm(clock, self._end)
 
-    def prepare(self, link: Link, bits: FloatArray, ready_s: FloatArray) -> list[Transfer]:  # noqa: ARG002
+    def prepare(
+        self,
+        link: Link,
+        bits: FloatArray,
+        reserved_hz: FloatArray | None = None,  # noqa: ARG002
+    ) -> list[Transfer]:
         """Work out the work of each payload: see `Uplink.prepare`.
 
         Raises

@@ -18,6 +18,7 @@ from sim.steering import Steering
 from sim.system import System, build_system
 from sim.timeline import Interval, Spectrum
 from sim.uplink import make_uplink
+from tests.sim.uplinks import reservation
 from wireless.link import Link
 from wireless.spectrum import RULES, Rule, Whole
 
@@ -38,6 +39,7 @@ class Recorder:
         self.spectrum: list[Spectrum] = []
         self.ended: list[Member] = []
         self.clock = Clock()
+        self._rule, self._whole = rule, whole
 
         def uplink(*hooks: Callable[..., None]) -> object:
             return make_uplink(
@@ -49,7 +51,6 @@ class Recorder:
                 BAND_HZ,
                 *hooks,
                 constant=True,
-                overlapping=False,
             )
 
         self.network = Network(
@@ -64,7 +65,20 @@ class Recorder:
 
     def take_part(self, part: Batch) -> list[Member]:
         """Send a batch out now, and let everybody end."""
-        members = self.network.send_out(part)
+        held = None
+        if self._rule.reserves:
+            held = np.zeros(len(part))
+            for cell in np.unique(part.cell):
+                places = np.flatnonzero(part.cell == cell)
+                held[places] = reservation(
+                    self._rule,
+                    self._whole,
+                    part.link.take(places),
+                    part.bits[places],
+                    (part.after_s + part.compute_s)[places],
+                    BAND_HZ,
+                )
+        members = self.network.send_out(part, held)
         self.clock.run()
         self.network.finish()
         return members

@@ -7,7 +7,7 @@ from sim.uplink import DividedUplink, Uplink, make_uplink
 from sim.uplink.reserved import ReservedUplink
 from sim.uplink.serial import SerialUplink
 from sim.uplink.shared import SharedUplink
-from tests.sim.uplinks import BLOCKS, Cell
+from tests.sim.uplinks import BLOCKS, Cell, Make
 from wireless.link import CappedLink, LinearLink, Link, PowerLimitedLink
 from wireless.power_control import PowerControlledLink
 from wireless.spectrum import RULES
@@ -22,7 +22,6 @@ KNEE_INSIDE = PowerControlledLink(LINEAR, np.array([1e5, 1e9]))
     [
         ("equal-finish", CURVED, {}, ReservedUplink),
         ("equal-finish", CURVED, {"whole": BLOCKS, "reallocation_s": 1.0}, ReservedUplink),
-        ("equal-finish", CURVED, {"overlapping": True}, DividedUplink),
         ("equal-finish", CURVED, {"constant": False}, DividedUplink),
         ("time-division", CURVED, {"whole": BLOCKS}, SerialUplink),
         ("time-division", CURVED, {"reallocation_s": 1.0}, DividedUplink),
@@ -40,14 +39,14 @@ KNEE_INSIDE = PowerControlledLink(LINEAR, np.array([1e5, 1e9]))
 def test_the_quickest_that_is_right_is_made(
     name: str, link: Link | None, changes: dict, kind: type
 ) -> None:
-    given = {"whole": None, "reallocation_s": 0.0, "constant": True, "overlapping": False}
+    given = {"whole": None, "reallocation_s": 0.0, "constant": True}
     given |= changes
-    cell = Cell(lambda *rest: _made(name, link, given, rest))
+    cell = Cell(Make(lambda *rest: _made(name, link, given, rest), RULES[name]))
     assert type(cell.uplink) is kind
 
 
 def _made(name: str, link: Link | None, given: dict, rest: tuple) -> Uplink:
-    whole, reallocation_s, constant, overlapping = given.values()
+    whole, reallocation_s, constant = given.values()
     return make_uplink(
         RULES[name],
         whole,
@@ -55,5 +54,4 @@ def _made(name: str, link: Link | None, given: dict, rest: tuple) -> Uplink:
         reallocation_s,
         *rest,
         constant=constant,
-        overlapping=overlapping,
     )

@@ -13,27 +13,52 @@ from sim.uplink.serial import SerialUplink
 from sim.uplink.shared import SharedUplink
 from wireless.link import Link
 from wireless.nr import whole_blocks
-from wireless.spectrum import RULES, Whole
+from wireless.spectrum import RULES, Rule, Whole
 
 BAND_HZ = 1e6
 BLOCKS = partial(whole_blocks, block_hz=1e4)
 
-Make = Callable[..., Uplink]
+
+@dataclass(frozen=True)
+class Make:
+    """A maker of uplinks under a rule, from clock, band and callbacks."""
+
+    build: Callable[..., Uplink]
+    rule: Rule
+    whole: Whole | None = None
+
+    def __call__(self, *rest: object) -> Uplink:
+        return self.build(*rest)
 
 
 def divided(name: str, whole: Whole | None = None, reallocation_s: float = 0.0) -> Make:
     """A maker of the general uplink."""
-    return lambda *rest: DividedUplink(RULES[name], whole, reallocation_s, *rest)
+    rule = RULES[name]
+    return Make(partial(DividedUplink, rule, whole, reallocation_s), rule, whole)
 
 
 def quick(name: str, whole: Whole | None = None) -> Make:
     """A maker of the rule's own uplink."""
     rule = RULES[name]
     if rule.reserves:
-        return lambda *rest: ReservedUplink(rule, whole, *rest)
+        return Make(ReservedUplink, rule, whole)
     if name == "time-division":
-        return lambda *rest: SerialUplink(whole, *rest)
-    return lambda *rest: SharedUplink(rule, *rest)
+        return Make(partial(SerialUplink, whole), rule, whole)
+    return Make(partial(SharedUplink, rule), rule, whole)
+
+
+def reservation(
+    rule: Rule,
+    whole: Whole | None,
+    link: Link,
+    bits: np.ndarray,
+    ready_s: np.ndarray,
+    band_hz: float,
+) -> np.ndarray | None:
+    """Band that a rule that reserves gives to each of a batch."""
+    if not rule.reserves:
+        return None
+    return rule.transfers(ready_s, bits, link, band_hz, whole).bandwidth_hz
 
 
 @dataclass
@@ -55,7 +80,7 @@ class Cell:
     Parameters
     ----------
     make
-        Makes the uplink from clock, band and callbacks.
+        Makes the uplink.
     on_piece
         Whether spans of constant band are asked for.
     """
@@ -82,7 +107,9 @@ class Cell:
 
     def prepare(self, link: Link, bits: Sequence[float], ready_s: Sequence[float]) -> None:
         """Add a batch."""
-        batch = self.uplink.prepare(link, np.array(bits, float), np.array(ready_s, float))
+        columns = (np.array(bits, float), np.array(ready_s, float))
+        held = reservation(self.make.rule, self.make.whole, link, *columns, self.band_hz)
+        batch = self.uplink.prepare(link, columns[0], held)
         for transfer in batch:
             self.number[id(transfer)] = len(self.transfers)
             self.transfers.append(transfer)
