@@ -67,7 +67,8 @@ def simulate(system: System) -> tuple[float, float, float, int]:
     for round_index in itertools.count(1):
         start_s = dispatcher.first_chance(now_s)
         assert start_s is not None
-        _, batch = draw(system, steering, dispatcher, round_index, start_s)
+        heard_s = start_s + system.broadcast_s
+        _, batch = draw(system, steering, dispatcher, round_index, start_s, heard_s)
         lasted_s = fixed_s + foretell(system, batch, system.band_hz(start_s)).closed_after_s
         dispatcher.came_back(batch.device, np.zeros(len(batch)))
         now_s = start_s + lasted_s

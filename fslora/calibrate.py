@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fslora.counting import count_cost
+from fslora.counting import count_costs
 from fslora.data.dataset import Dataset, Examples
 from fslora.local import LocalTraining
 from fslora.lora import Layout, LoraSpec, find_layout
@@ -175,7 +175,7 @@ def measure(
 
 def count_step_flops(subject: Subject, grid: Grid) -> NDArray[np.float64]:
     """Floating-point operations of one step at every point, counted on the shape, (P,)."""
-    cost = count_cost(
+    (cost,) = count_costs(
         shape_of(subject.model, subject.task, _CLASSES, subject.pad_token, subject.dtype),
         subject.layout,
         _METHOD,

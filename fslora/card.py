@@ -83,12 +83,12 @@ class Card:
     ----------
     layout
         Adapted layers and trained heads.
-    cost
-        Traffic, arithmetic and memory as functions of the rank.
+    costs
+        Traffic, arithmetic and memory as functions of the rank, for each phase of the method.
     """
 
     layout: Layout
-    cost: AdapterCost
+    costs: tuple[AdapterCost, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The card as JSON values."""
@@ -97,7 +97,7 @@ class Card:
             "layers": {name: list(dims) for name, dims in layout.layers.items()},
             "heads": {name: list(dims) for name, dims in layout.heads.items()},
             "transposed": sorted(layout.transposed),
-            "cost": asdict(self.cost),
+            "costs": [asdict(cost) for cost in self.costs],
         }
 
     @classmethod
@@ -105,11 +105,14 @@ class Card:
         """The card that `to_json` wrote down."""
         layers = {name: (d_in, d_out) for name, (d_in, d_out) in values["layers"].items()}
         heads = {name: (d_in, d_out, bias) for name, (d_in, d_out, bias) in values["heads"].items()}
-        cost: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values["cost"].items()
-        }
-        return cls(Layout(layers, heads, frozenset(values["transposed"])), AdapterCost(**cost))
+        costs = []
+        for cost in values["costs"]:
+            given: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in cost.items()
+            }
+            costs.append(AdapterCost(**given))
+        return cls(Layout(layers, heads, frozenset(values["transposed"])), tuple(costs))
 
 
 def make_card(question: Question) -> Card:
@@ -126,7 +129,7 @@ def make_card(question: Question) -> Card:
     """
     import torch
 
-    from fslora.counting import count_cost
+    from fslora.counting import count_costs
 
     task = question.task
     shape = shape_of(
@@ -140,7 +143,7 @@ def make_card(question: Question) -> Card:
     if positions is not None and question.length > positions:
         raise TooLong(f"{question.model} takes at most {positions} tokens")
     layout = find_layout(shape, question.targets, heads=task == "classification")
-    cost = count_cost(
+    costs = count_costs(
         shape,
         layout,
         METHODS[question.method],
@@ -153,4 +156,4 @@ def make_card(question: Question) -> Card:
         question.checkpointing,
         question.dropout,
     )
-    return Card(layout, cost)
+    return Card(layout, costs)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
 
 import numpy as np
 from numpy.polynomial.polynomial import polyval
 from numpy.typing import ArrayLike, NDArray
+
+_MEMORY = ("frozen_bytes", "training_bytes_fixed", "training_bytes_per_rank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +34,30 @@ class AdapterCost:
         adapter with its gradient and optimizer state.
     """
 
-    upload_bits_fixed: int
-    upload_bits_per_rank: int
-    download_bits_fixed: int
-    download_bits_per_rank: int
+    upload_bits_fixed: float
+    upload_bits_per_rank: float
+    download_bits_fixed: float
+    download_bits_per_rank: float
     flops_fixed: tuple[float, ...]
     flops_per_rank: tuple[float, ...]
     frozen_bytes: int
     training_bytes_fixed: int
     training_bytes_per_rank: int
+
+    @classmethod
+    def mean(cls, costs: Sequence[Self]) -> Self:
+        """Mean over rounds that alternate between some costs; of memory the largest."""
+        if len(costs) == 1:
+            return costs[0]
+        mean: dict[str, Any] = {}
+        for field in fields(cls):
+            values = np.array([getattr(each, field.name) for each in costs])
+            if field.name in _MEMORY:
+                mean[field.name] = values.max().item()
+            else:
+                value = values.mean(axis=0).tolist()
+                mean[field.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**mean)
 
     def upload_bits(self, rank: ArrayLike) -> NDArray[np.float64]:
         """Upload in bits at the given ranks."""

@@ -27,13 +27,13 @@ from fslora.dropout import Dropout
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, Layout
 from fslora.losses import device_losses
-from fslora.methods.base import Method
+from fslora.methods.base import Method, Part
 from fslora.models import blocks, enable_checkpointing, frozen_bytes
 from fslora.stacked import Stack, StackedModel
 from fslora.tasks import Task
 
 
-def count_cost(
+def count_costs(
     shape: PreTrainedModel,
     layout: Layout,
     method: Method,
@@ -44,8 +44,8 @@ def count_cost(
     nf4: bool = False,
     checkpointing: bool = False,
     dropout: float = 0.0,
-) -> AdapterCost:
-    """Count training steps of the model's shape.
+) -> tuple[AdapterCost, ...]:
+    """Count training steps of the model's shape, for each phase of the method.
 
     With checkpointing the arithmetic includes what is computed again, and memory is the blocks'
     inputs plus all that the largest block saves.
@@ -77,33 +77,51 @@ def count_cost(
     ModelError
         If blocks cannot be checkpointed, or devices' rows be told apart.
     """
-    frozen = frozen_bytes(shape, nf4)
+    held = frozen_bytes(shape, nf4)
     adapters = [Adapter.fresh(shape, layout, k, 0, torch.float32) for k in (1, 2)]
     model = StackedModel(shape, layout)
-    step = _Step(model, task, dropout, _mask_without_values(model, adapters[0], length))
-    saved_1, saved_2 = (
-        step.saved_bytes(each, local.batch, length, checkpointing) for each in adapters
-    )
+    masked = _mask_without_values(model, adapters[0], length)
+    phases = range(method.phases)
+    steps = {
+        frozen: _Step(model, task, dropout, masked, frozen)
+        for frozen in {method.frozen(phase) for phase in phases}
+    }
+    saved = {
+        frozen: [step.saved_bytes(each, local.batch, length, checkpointing) for each in adapters]
+        for frozen, step in steps.items()
+    }
     if checkpointing:
         enable_checkpointing(shape)
-    flops_fixed, flops_per_rank = _flops_by_length(step, adapters, max(length, 4))
-    # Factor, gradient and optimizer state, each in 4-byte numbers.
-    copies = 4 * local.state_copies
-    up, down = (
-        [numbers(layout, k) * bits_per_number for k in (0, 1)]
-        for numbers in (method.numbers_up, method.numbers_down)
-    )
-    return AdapterCost(
-        upload_bits_fixed=up[0],
-        upload_bits_per_rank=up[1] - up[0],
-        download_bits_fixed=down[0],
-        download_bits_per_rank=down[1] - down[0],
-        flops_fixed=flops_fixed,
-        flops_per_rank=flops_per_rank,
-        frozen_bytes=frozen,
-        training_bytes_fixed=2 * saved_1 - saved_2 + copies * layout.head_numbers,
-        training_bytes_per_rank=saved_2 - saved_1 + copies * layout.numbers_per_rank,
-    )
+    flops = {
+        frozen: _flops_by_length(step, adapters, max(length, 4)) for frozen, step in steps.items()
+    }
+    costs = []
+    for phase in phases:
+        frozen = method.frozen(phase)
+        up, down = (
+            [numbers(layout, k, phase) * bits_per_number for k in (0, 1)]
+            for numbers in (method.numbers_up, method.numbers_down)
+        )
+        saved_1, saved_2 = saved[frozen]
+        # Of what is trained factor, gradient and optimizer state, each in 4-byte numbers.
+        copies = 4 * local.state_copies
+        still = layout.numbers_of(frozen)
+        per_rank = copies * (layout.numbers_per_rank - still) + 4 * still
+        flops_fixed, flops_per_rank = flops[frozen]
+        costs.append(
+            AdapterCost(
+                upload_bits_fixed=up[0],
+                upload_bits_per_rank=up[1] - up[0],
+                download_bits_fixed=down[0],
+                download_bits_per_rank=down[1] - down[0],
+                flops_fixed=flops_fixed,
+                flops_per_rank=flops_per_rank,
+                frozen_bytes=held,
+                training_bytes_fixed=2 * saved_1 - saved_2 + copies * layout.head_numbers,
+                training_bytes_per_rank=saved_2 - saved_1 + per_rank,
+            )
+        )
+    return tuple(costs)
 
 
 def _flops_by_length(
@@ -160,6 +178,7 @@ class _Step:
     task: Task
     dropout: float
     masked: bool
+    frozen: Part | None
 
     def flops(self, adapter: Adapter, length: int) -> int:
         """Floating-point operations for one example."""
@@ -183,12 +202,15 @@ class _Step:
         return saved.peak_bytes()
 
     def _run(self, adapter: Adapter, batch: int, length: int) -> None:
-        parameters = [parameter.requires_grad_(True) for parameter in _parameters(adapter)]
+        parameters = [
+            parameter.requires_grad_(True) for parameter in _parameters(adapter, self.frozen)
+        ]
         tokens = torch.zeros((batch, length), dtype=torch.int64, device="meta")
         lengths = torch.full((batch,), length)
         key = torch.zeros(1, dtype=torch.int64, device="meta")
         dropout = Dropout(self.dropout, key) if self.dropout else None
-        with self.model.using(Stack.whole(adapter, 1.0), dropout):
+        stack = Stack.whole(adapter, 1.0).with_frozen(self.frozen)
+        with self.model.using(stack, dropout):
             logits = self.model.logits(tokens, lengths, self.masked)
             labels = torch.zeros(batch, dtype=torch.int64, device="meta")
             prompt = torch.ones(batch, dtype=torch.int64)
@@ -263,5 +285,8 @@ class _Saved:
             self._bytes[block] += storage.nbytes()
 
 
-def _parameters(adapter: Adapter) -> list[Tensor]:
-    return [*adapter.a.values(), *adapter.b.values(), *adapter.head.values()]
+def _parameters(adapter: Adapter, frozen: Part | None = None) -> list[Tensor]:
+    """All tensors of an adapter but those of a frozen factor."""
+    a = [] if frozen == "a" else adapter.a.values()
+    b = [] if frozen == "b" else adapter.b.values()
+    return [*a, *b, *adapter.head.values()]

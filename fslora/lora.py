@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Literal, TypeGuard
 
 if TYPE_CHECKING:
     import torch
@@ -95,6 +95,12 @@ class Layout:
     def numbers_per_rank(self) -> int:
         """Numbers that one rank holds over all layers, sum of d_in + d_out."""
         return sum(d_in + d_out for d_in, d_out in self.layers.values())
+
+    def numbers_of(self, part: Literal["a", "b"] | None) -> int:
+        """Numbers that one rank of one factor holds over all layers; none of no factor."""
+        if part is None:
+            return 0
+        return sum(d_in if part == "a" else d_out for d_in, d_out in self.layers.values())
 
     @property
     def head_numbers(self) -> int:

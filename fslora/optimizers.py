@@ -39,6 +39,9 @@ class RowOptimizer:
         the numbers and their gradient.
     count
         () steps taken.
+    trained
+        (P,) one for every column that is trained, zero for the others, which keep their bits; None
+        if all are.
     """
 
     def __init__(
@@ -51,12 +54,13 @@ class RowOptimizer:
         factors: int,
         state: Sequence[Tensor],
         count: Tensor,
+        trained: Tensor | None = None,
     ) -> None:
         self._local = local
         self._numbers, self._start = numbers, start
         self._learning_rate, self._step_factor = learning_rate, step_factor
         self._factors = factors
-        self._state, self._count = state, count
+        self._state, self._count, self._trained = state, count, trained
 
     def reset(self) -> None:
         """Forget everything, before the first step of a round."""
@@ -94,5 +98,6 @@ class RowOptimizer:
         second_bias = (1 - beta_2**self._count).to(numbers.dtype)
         spread = (second / second_bias).sqrt_().add_(self._local.epsilon)
         if self._local.weight_decay:
-            numbers.mul_(1 - rate * self._local.weight_decay)
+            decay = rate * self._local.weight_decay
+            numbers.mul_(1 - (decay if self._trained is None else decay * self._trained))
         numbers.sub_(rate * (first / first_bias) / spread)

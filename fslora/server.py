@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fslora.lora import Adapter
-from fslora.methods.base import Method, Update
+from fslora.methods.base import GlobalState, Method, Update
 
 ServerRule = Literal["plain", "momentum", "adam"]
 
@@ -73,7 +73,7 @@ class Server:
     optimizer
         The rule.
     method
-        Merges updates into a state.
+        Merges updates into a state; additive, if the rule is not the plain sum.
     adapter
         A state of the shape of those to come.
 
@@ -94,13 +94,14 @@ class Server:
             for moment in _MOMENTS[optimizer.rule]
         }
 
-    def merge(self, adapter: Adapter, updates: Sequence[Update], weight: Sequence[float]) -> None:
+    def merge(self, state: GlobalState, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Move the global state by the updates with aggregation weights v_n, in place."""
+        adapter = state.adapter
         if self._optimizer.is_plain_sum or not updates:
-            self._method.merge(adapter, updates, weight)
+            self._method.merge(state, updates, weight)
             return
         before = [value.clone() for value in named_tensors(adapter).values()]
-        self._method.merge(adapter, updates, weight)
+        self._method.merge(state, updates, weight)
         moved = _moved(adapter, updates)
         for (name, value), start in zip(named_tensors(adapter).items(), before, strict=True):
             self._move(name, value, start, moved.get(name))

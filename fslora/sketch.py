@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from fslora.lora import Adapter
+    from fslora.methods.base import Update
+
 
 def draw_indices(key: int, layers: int, rank: int, sketch_rank: int) -> NDArray[np.int64]:
     """Draw an index set per layer, uniform without replacement.
@@ -112,3 +115,25 @@ def scatter_add(
     ranks = torch.from_numpy(index).to(a.device)
     a.index_add_(0, ranks, delta_a, alpha=weight)
     b.index_add_(1, ranks, delta_b, alpha=weight)
+
+
+def add_changes(adapter: Adapter, updates: Sequence[Update], weight: Sequence[float]) -> None:
+    """Add sum of v_n delta_n to the ranks and heads that the changes belong to, in place."""
+    for update, v in zip(updates, weight, strict=True):
+        for layer, name in enumerate(adapter.a):
+            scatter_add(
+                adapter.a[name],
+                adapter.b[name],
+                update.slice.indices[layer],
+                update.delta_a[name],
+                update.delta_b[name],
+                v * update.factor_gain,
+            )
+    add_heads(adapter, updates, weight)
+
+
+def add_heads(adapter: Adapter, updates: Sequence[Update], weight: Sequence[float]) -> None:
+    """Add sum of v_n delta_n to the heads, in place."""
+    for update, v in zip(updates, weight, strict=True):
+        for name, delta in update.delta_head.items():
+            adapter.head[name].add_(delta, alpha=v)

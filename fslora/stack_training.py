@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from fslora.dropout import Dropout, dropout_keys
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, LoraSpec
 from fslora.losses import device_losses
-from fslora.methods.base import Slice
+from fslora.methods.base import Part, Slice
 from fslora.optimizers import RowOptimizer
 from fslora.replay import StepBatch, cuda_graphs
 from fslora.stacked import Stack, StackedModel
@@ -40,6 +41,9 @@ class StackTrainer:
         How adapters are scaled, how devices train, and for what.
     dtype
         Number format of the trained numbers; the products are computed in the base's.
+    penalty
+        What a method adds to the devices' losses: the sum over a stack, (), of a term of each
+        device's own factors, or None.
 
     Attributes
     ----------
@@ -54,8 +58,9 @@ class StackTrainer:
         local: LocalTraining,
         task: Task,
         dtype: torch.dtype,
+        penalty: Callable[[Stack], Tensor | None] = lambda _: None,
     ) -> None:
-        self._model = model
+        self._model, self._penalty = model, penalty
         self._lora, self._local, self._task = lora, local, task
         self._dtype = dtype
         self._device = model.model.device
@@ -71,6 +76,7 @@ class StackTrainer:
         keys: Sequence[int],
         learning_rate: Sequence[float],
         wire: Callable[[Tensor], Tensor],
+        own: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> tuple[Stack, NDArray[np.float64]]:
         """Train M devices from the global state, which is left as it is.
 
@@ -82,7 +88,7 @@ class StackTrainer:
         adapter
             Global state.
         slices
-            What each device gets of it.
+            What each device gets of it; all freeze the same factor, if any.
         batches
             Their data.
         keys
@@ -91,6 +97,8 @@ class StackTrainer:
             Their step sizes.
         wire
             What transfer does to numbers.
+        own
+            What devices have of their own instead of the global state: see `Stack.fill`.
 
         Returns
         -------
@@ -99,7 +107,7 @@ class StackTrainer:
             mean loss of each over its steps; not finite if its change is not.
         """
         width = max(piece.indices.shape[1] for piece in slices)
-        stack = self._begin(adapter, slices, width, learning_rate, wire)
+        stack = self._begin(adapter, slices, width, learning_rate, wire, own or [{}] * len(slices))
         keys_by_step = (
             dropout_keys(keys, batches.tokens.shape[1])
             if self._lora.dropout
@@ -133,6 +141,7 @@ class StackTrainer:
         width: int,
         learning_rate: Sequence[float],
         wire: Callable[[Tensor], Tensor],
+        own: Sequence[Mapping[str, Tensor]],
     ) -> _Training:
         """What the devices start from."""
         rows, numbers = len(slices), len(slices) * self._model.layout.numbers(width)
@@ -143,13 +152,16 @@ class StackTrainer:
                 self.replay.forget()
             self._memory = None
             self._memory = _Memory(self._model, self._local, self._dtype, rows, numbers)
-        stack = self._memory.stack(len(slices), width)
-        gain = [piece.gain for piece in slices]
-        factor = [self._local.step_factor(each) for each in gain]
-        _set(stack.scale, [self._lora.scale * each for each in gain])
+        (frozen,) = {piece.frozen for piece in slices}
+        stack = self._memory.stack(len(slices), width, frozen)
+        factor = [self._local.step_factor(piece.gain) for piece in slices]
+        scale = np.zeros(stack.scale.shape)
+        for device, piece in enumerate(slices):
+            scale[device, :, : piece.indices.shape[1]] = self._lora.scale * piece.rank_gain
+        _set(stack.scale, scale)
         _set(stack.step_factor, factor)
         _set(stack.learning_rate, learning_rate)
-        Stack.unpack(stack.numbers, self._model.layout, stack.scale).fill(adapter, slices)
+        Stack.unpack(stack.numbers, self._model.layout, stack.scale).fill(adapter, slices, own)
         stack.start.copy_(wire(stack.numbers))
         stack.numbers.copy_(stack.start)
         stack.loss.zero_()
@@ -170,21 +182,26 @@ class StackTrainer:
         if self.replay is None:
             self._step(stack, batch, masked)
             return
-        shape = (stack.numbers.shape[1], len(batch.dropout_key), *batch.tokens.shape, masked)
+        batch_shape = (len(batch.dropout_key), *batch.tokens.shape, masked)
+        shape = (stack.numbers.shape[1], stack.frozen, *batch_shape)
         self.replay.run(shape, batch, lambda read: self._step(stack, read, masked))
 
     def _step(self, stack: _Training, batch: StepBatch, masked: bool) -> None:
         devices = len(batch.dropout_key)
         numbers = stack.numbers[:devices].detach().requires_grad_()
         factors = Stack.unpack(numbers, self._model.layout, stack.scale[:devices])
+        factors = factors.with_frozen(stack.frozen)
         dropout = Dropout(self._lora.dropout, batch.dropout_key) if self._lora.dropout else None
         with self._model.using(factors, dropout):
             logits = self._model.logits(batch.tokens, batch.length, masked)
             loss = device_losses(
                 logits, batch.tokens, batch.length, batch.prompt, batch.label, devices, self._task
             )
+            goal, penalty = loss.sum(), self._penalty(factors)
+            if penalty is not None:
+                goal = goal + penalty
             # Checkpointed blocks run again on the way back, with the same factors.
-            (gradient,) = torch.autograd.grad(loss.sum() * self._loss_scale, [numbers])
+            (gradient,) = torch.autograd.grad(goal * self._loss_scale, [numbers])
         with torch.no_grad():
             stack.loss[:devices].add_(loss.detach())
             if self._loss_scale != 1.0:
@@ -216,11 +233,13 @@ class _Memory:
         self._flat = [
             torch.empty(numbers, dtype=dtype, device=device) for _ in range(local.state_copies)
         ]
-        self._scale = torch.empty((rows, 1, 1), dtype=dtype, device=device)
+        ranks = numbers // model.layout.numbers_per_rank + 1
+        self._scale = torch.empty(ranks * len(model.layout.layers), dtype=dtype, device=device)
         self._learning_rate = torch.empty((rows, 1), dtype=dtype, device=device)
         self._step_factor = torch.empty((rows, 1), dtype=dtype, device=device)
         self._loss = torch.empty(rows, dtype=torch.float64, device=device)
         self._count = torch.zeros((), dtype=torch.float64, device=device)
+        self._masks: dict[tuple[int, Part], Tensor] = {}
 
     def fits(self, devices: int, width: int) -> bool:
         """Whether there is room for a stack."""
@@ -234,10 +253,12 @@ class _Memory:
             devices * self._layout.numbers(width), len(self._flat[0])
         )
 
-    def stack(self, devices: int, width: int) -> _Training:
+    def stack(self, devices: int, width: int, frozen: Part | None) -> _Training:
         """The part of a stack."""
         shape = (devices, self._layout.numbers(width))
         numbers, start, *state = (flat[: shape[0] * shape[1]].view(shape) for flat in self._flat)
+        scale_shape = (devices, len(self._layout.layers), width)
+        scale = self._scale[: math.prod(scale_shape)].view(scale_shape)
         rate, factor = self._learning_rate[:devices], self._step_factor[:devices]
         optimizer = RowOptimizer(
             self._local,
@@ -248,10 +269,24 @@ class _Memory:
             width * self._layout.numbers_per_rank,
             state,
             self._count,
+            self._trained(width, frozen),
         )
         return _Training(
-            numbers, start, self._scale[:devices], rate, factor, self._loss[:devices], optimizer
+            numbers, start, scale, rate, factor, self._loss[:devices], optimizer, frozen
         )
+
+    def _trained(self, width: int, frozen: Part | None) -> Tensor | None:
+        """Columns of a stack that are trained, (P,); None if all are."""
+        if frozen is None:
+            return None
+        if (width, frozen) not in self._masks:
+            any_flat = self._flat[0]
+            mask = any_flat.new_ones((1, self._layout.numbers(width)))
+            parts = Stack.unpack(mask, self._layout, mask)
+            for value in (parts.a if frozen == "a" else parts.b).values():
+                value.zero_()
+            self._masks[width, frozen] = mask[0]
+        return self._masks[width, frozen]
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,13 +298,15 @@ class _Training:
     numbers, start
         (M, P).
     scale
-        (M, 1, 1): s times each device's gain.
+        (M, layers, k_max): s times the gain of each device's ranks.
     learning_rate, step_factor
         (M, 1).
     loss
         (M,) sum over the steps so far.
     optimizer
         Moves `numbers`.
+    frozen
+        Factor that is not trained, if any.
     """
 
     numbers: Tensor
@@ -279,9 +316,10 @@ class _Training:
     step_factor: Tensor
     loss: Tensor
     optimizer: RowOptimizer
+    frozen: Part | None
 
 
-def _set(into: Tensor, values: Sequence[float]) -> None:
-    """Write one value per row, rounded once."""
-    given = torch.tensor(values, dtype=torch.float64).view(into.shape)
+def _set(into: Tensor, values: Sequence[float] | NDArray[np.float64]) -> None:
+    """Write values, rounded once."""
+    given = torch.as_tensor(np.asarray(values, dtype=np.float64)).view(into.shape)
     into.copy_(given.to(into.dtype))

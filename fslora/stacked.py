@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from fslora.dropout import Dropout
 from fslora.lora import Adapter, Layout, is_linear, linear_shape
-from fslora.methods.base import Slice
+from fslora.methods.base import Part, Slice
 from fslora.models.base import ModelError
 from fslora.models.reading import skip_unread_positions
 from fslora.sketch import cut_stack, pad_indices
@@ -33,7 +33,7 @@ class Stack:
     head
         Per head parameter (M, ...).
     scale
-        (M, 1, 1): s times each device's gain.
+        (M, layers, k_max): s times the gain of each device's ranks.
 
     Products are computed in the number format of the layer's input.
     """
@@ -51,7 +51,7 @@ class Stack:
             {name: value.unsqueeze(0) for name, value in adapter.a.items()},
             {name: value.unsqueeze(0) for name, value in adapter.b.items()},
             {name: value.unsqueeze(0) for name, value in adapter.head.items()},
-            any_factor.new_full((1, 1, 1), scale),
+            any_factor.new_full((1, len(adapter.a), len(any_factor)), scale),
         )
 
     @classmethod
@@ -77,8 +77,18 @@ class Stack:
                 head[f"{name}.bias"] = next(pieces)
         return cls(a, b, head, scale)
 
-    def fill(self, adapter: Adapter, slices: Sequence[Slice]) -> None:
-        """Copy in what each device gets of the global state; narrower devices end in zeros."""
+    def fill(
+        self, adapter: Adapter, slices: Sequence[Slice], own: Sequence[Mapping[str, Tensor]]
+    ) -> None:
+        """Copy in what each device gets of the global state; narrower devices end in zeros.
+
+        Parameters
+        ----------
+        adapter, slices
+            Global state, and what of it each device gets.
+        own
+            What each device has of its own instead, by the names of `named_tensors`.
+        """
         width = next(iter(self.a.values())).shape[1]
         index, real = pad_indices([piece.indices for piece in slices], width)
         any_factor = next(iter(adapter.a.values()))
@@ -89,6 +99,23 @@ class Stack:
             self.b[name].copy_(b)
         for name, value in adapter.head.items():
             self.head[name].copy_(value.expand_as(self.head[name]))
+        parts = self.named()
+        for device, tensors in enumerate(own):
+            for name, value in tensors.items():
+                parts[name][device].copy_(value)
+
+    def named(self) -> dict[str, Tensor]:
+        """Every tensor of the stack under its name in `named_tensors`."""
+        parts = (("a", self.a), ("b", self.b), ("head", self.head))
+        return {f"{part}.{name}": value for part, values in parts for name, value in values.items()}
+
+    def with_frozen(self, frozen: Part | None) -> Stack:
+        """The same, where one of the factors asks for no gradient."""
+        if frozen is None:
+            return self
+        parts = {"a": self.a, "b": self.b}
+        parts[frozen] = {name: value.detach() for name, value in parts[frozen].items()}
+        return Stack(parts["a"], parts["b"], self.head, self.scale)
 
 
 @dataclass(slots=True)
@@ -145,7 +172,7 @@ class StackedLinear(nn.Module):
         if self.factors is None:
             return out
         self.passing.check(x)
-        a, b, scale = self.factors
+        a, b, scale = self.factors  # scale (M, k_max, 1)
         rows = x.reshape(len(a), -1, x.shape[-1])
         if self.passing.dropout is not None:
             rows = self._drop(rows)
@@ -212,6 +239,10 @@ class StackedModel:
         for name, module in wrapped.items():
             model.set_submodule(name, module)
 
+    def layer(self, name: str) -> StackedLinear:
+        """An adapted layer."""
+        return self._layers[name]
+
     @property
     def frozen_weights(self) -> int:
         """Numbers in the frozen matrices that tokens are multiplied with."""
@@ -222,8 +253,8 @@ class StackedModel:
     def using(self, stack: Stack, dropout: Dropout | None = None) -> Iterator[None]:
         """Within the block, forward passes use `stack`, with dropout if given."""
         self._passing.dropout = dropout
-        for name, layer in self._layers.items():
-            layer.factors = (stack.a[name], stack.b[name], stack.scale)
+        for number, (name, layer) in enumerate(self._layers.items()):
+            layer.factors = (stack.a[name], stack.b[name], stack.scale[:, number].unsqueeze(2))
         for name, head in self._heads.items():
             head.own = (stack.head[f"{name}.weight"], stack.head.get(f"{name}.bias"))
         try:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from fslora.base_weights import BaseWeights
 from fslora.batches import Batches
 from fslora.data.dataset import Dataset
 from fslora.data.partition import Shards
@@ -22,7 +23,7 @@ from fslora.evaluate import evaluate
 from fslora.grouping import TokenCost, plan_stacks
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, Layout, LoraSpec
-from fslora.methods.base import Job, Method, Slice, Update
+from fslora.methods.base import GlobalState, Job, Method, Slice, Update
 from fslora.order import job_rows
 from fslora.server import Server, ServerOptimizer, named_tensors
 from fslora.stack_training import StackTrainer
@@ -63,8 +64,12 @@ class Learner:
         Number format of transfers; what a device gets and sends is rounded to it.
     at_once
         Devices trained in one stack; a larger cohort is cut into pieces of at most this size.
+    base
+        Weights of the adapted layers, which some methods change.
     versions
         Kept versions of the global state by their numbers, each a copy.
+    personal
+        What devices keep of their own, by device and name of the tensor.
     """
 
     model: StackedModel
@@ -78,7 +83,9 @@ class Learner:
     stacks: StackTrainer
     wire: torch.dtype
     at_once: int
+    base: BaseWeights
     versions: dict[int, Adapter] = field(default_factory=dict)
+    personal: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     @classmethod
     def start(
@@ -110,9 +117,10 @@ class Learner:
             local,
             method,
             Server(server or ServerOptimizer(), method, adapter),
-            StackTrainer(model, lora, local, dataset.task, dtype),
+            StackTrainer(model, lora, local, dataset.task, dtype, method.penalty),
             wire,
             at_once,
+            BaseWeights(model),
         )
 
     def train(self, jobs: Sequence[Job], versions: Sequence[int] | None = None) -> list[Update]:
@@ -183,8 +191,9 @@ class Learner:
         -------
         dict
             Tensors by flat names, with TENSOR as in `named_tensors`: `adapter.TENSOR`, for each
-            moment of the server `first.TENSOR` and `second.TENSOR`, and for every kept version
-            `version.NUMBER.TENSOR`.
+            moment of the server `first.TENSOR` and `second.TENSOR`, for every kept version
+            `version.NUMBER.TENSOR`, for every device that keeps something `own.DEVICE.TENSOR`, and
+            for every layer whose weight was changed `base.LAYER`.
         """
         return {
             f"{part}.{name}": value.detach().to("cpu", copy=True)
@@ -202,13 +211,21 @@ class Learner:
             been changed then.
         """
         shapes = named_tensors(self.adapter)
-        found = (name.split(".")[1] for name in state if name.startswith("version."))
-        numbers = sorted({int(number) for number in found if number.isdecimal()})
-        parts = ["adapter", *self.server.moments, *(f"version.{number}" for number in numbers)]
-        _check(state, {f"{part}.{name}": value for part in parts for name, value in shapes.items()})
+        versions, devices = _numbers(state, "version"), _numbers(state, "own")
+        parts = ["adapter", *self.server.moments, *(f"version.{number}" for number in versions)]
+        wanted = {f"{part}.{name}": value for part in parts for name, value in shapes.items()}
+        kept = [name for name in shapes if name.split(".")[0] in self.method.personal]
+        wanted |= {f"own.{n}.{name}": shapes[name] for n in devices for name in kept}
+        layers = [name for name in self.adapter.a if f"base.{name}" in state]
+        wanted |= {f"base.{name}": self.base.empty(name) for name in layers}
+        _check(state, wanted)
         self.versions.clear()
-        for number in numbers:
+        for number in versions:
             self.keep(number)
+        self.personal.clear()
+        for device in devices:
+            self.personal[device] = {name: torch.empty_like(shapes[name]) for name in kept}
+        self.base.restore({name: state[f"base.{name}"] for name in layers})
         for part, values in self._parts().items():
             for name, value in values.items():
                 value.copy_(state[f"{part}.{name}"])
@@ -216,7 +233,9 @@ class Learner:
     def _parts(self) -> dict[str, Mapping[str, Tensor]]:
         """What `state` holds, not copied: tensors by name, by part."""
         versions = {f"version.{n}": named_tensors(kept) for n, kept in self.versions.items()}
-        return {"adapter": named_tensors(self.adapter), **self.server.moments, **versions}
+        own = {f"own.{device}": tensors for device, tensors in self.personal.items()}
+        adapter = {"adapter": named_tensors(self.adapter)}
+        return {**adapter, **self.server.moments, **versions, **own, "base": self.base.changed()}
 
     def _kept(self, version: int) -> Adapter:
         if version not in self.versions:
@@ -243,7 +262,22 @@ class Learner:
 
     def aggregate(self, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Merge the updates with aggregation weights v_n into the global state."""
-        self.server.merge(self.adapter, updates, weight)
+        self._keep_personal(updates)
+        state = GlobalState(self.adapter, self.base, self.lora.scale)
+        self.server.merge(state, updates, weight)
+
+    def _keep_personal(self, updates: Sequence[Update]) -> None:
+        """Let the devices keep what the method leaves with them."""
+        if not self.method.personal:
+            return
+        for update in updates:
+            own = self.personal.setdefault(update.device, {})
+            for part in self.method.personal:
+                start = self.adapter.a if part == "a" else self.adapter.b
+                delta = update.delta_a if part == "a" else update.delta_b
+                for name, change in delta.items():
+                    before = own.get(f"{part}.{name}", start[name])
+                    own[f"{part}.{name}"] = before + change
 
     def evaluate(self) -> Evaluation:
         """Held-out loss and metric of the full global state.
@@ -262,8 +296,11 @@ class Learner:
         return result
 
     def slices(self, jobs: Sequence[Job]) -> list[Slice]:
-        """What each job's device gets of the global state."""
-        return [self.method.slice(job, self.model.layout, self.lora.rank) for job in jobs]
+        """What each job's device gets of the present global state."""
+        return self._slices(self.adapter, jobs)
+
+    def _slices(self, adapter: Adapter, jobs: Sequence[Job]) -> list[Slice]:
+        return [self.method.slice(job, adapter, self.lora.rank) for job in jobs]
 
     def batches(self, jobs: Sequence[Job]) -> Batches:
         """Data of the jobs' devices, in training order; jobs come with falling numbers of steps."""
@@ -276,7 +313,7 @@ class Learner:
         return self.local.learning_rate * self.local.schedule.factor(job.round)
 
     def _train_stack(self, adapter: Adapter, jobs: Sequence[Job]) -> list[Update]:
-        slices = self.slices(jobs)
+        slices = self._slices(adapter, jobs)
         delta, loss = self.stacks.train(
             adapter,
             slices,
@@ -284,6 +321,7 @@ class Learner:
             [job.key for job in jobs],
             [self.learning_rate(job) for job in jobs],
             self._over_the_wire,
+            [self.personal.get(job.device, {}) for job in jobs],
         )
         for job, value in zip(jobs, loss, strict=True):
             if not np.isfinite(value):
@@ -324,6 +362,12 @@ class Learner:
     def _token_cost(self) -> TokenCost:
         """Products of one token: two with each frozen weight, three with each trained number."""
         return TokenCost(4.0 * self.model.frozen_weights, 6.0 * self.model.layout.numbers_per_rank)
+
+
+def _numbers(state: Mapping[str, Tensor], part: str) -> list[int]:
+    """Numbers that occur in the names PART.NUMBER.TENSOR, ascending."""
+    found = (name.split(".")[1] for name in state if name.startswith(f"{part}."))
+    return sorted({int(number) for number in found if number.isdecimal()})
 
 
 def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from optimizer import Cohort
 from optimizer.problem import in_turn
 from sim.errors import RunError
+from sim.sections.base import NUMBER_BITS
 from sim.system import System, mean_power_dbm
 from wireless import failures, streams
 from wireless.availability import AlwaysOn
@@ -142,6 +143,9 @@ class Dispatcher:
             self._battery is not None or choice.departures or choice.crashes is not None
         )
         self._steps = system.workload.steps
+        # Bits that merges have added to what devices need, and how many of them each has.
+        self._merged_bits = self._everybody_has_bits = 0.0
+        self._has_bits = np.zeros(devices)
         self._transmit_w = _watts(mean_power_dbm(system.world, system.scenario.radio.uplink_share))
 
     def free(self, device: NDArray[np.int64], time_s: float) -> NDArray[np.bool_]:
@@ -189,11 +193,12 @@ class Dispatcher:
         system, device = self._system, cohort.device
         seed, dispatch = system.scenario.seed, self._dispatched[device]
         key = streams.keys(seed, "job", device, dispatch)
-        download_s, download_bytes, download_bps = self._downloads(cohort, state.downlink)
+        downloads = self._downloads(round_index, cohort, state.downlink)
+        download_s, download_bytes, download_bps = downloads
         after_s = in_turn(download_s, state.cell) if download_s.any() else download_s
         if behind_s is not None:
             after_s = after_s + behind_s
-        compute_s = self._compute_s(cohort, key, dispatch, heard_s + after_s)
+        compute_s = self._compute_s(round_index, cohort, key, dispatch, heard_s + after_s)
         charge_j = leaves_s = fails_s = np.full(len(device), np.inf)
         if self._battery is not None:
             charge_j = self._battery.left_j[device]
@@ -225,12 +230,29 @@ class Dispatcher:
             compute_s,
             compute_w,
             self._transmit_w[device],
-            system.workload.cost.upload_bits(cohort.rank),
+            system.workload.cost_of(round_index).upload_bits(cohort.rank),
             fails_s,
             leaves_s,
             charge_j,
             self._delivered(device, dispatch),
         )
+
+    def broadcast_bits(self, round_index: int) -> float:
+        """What the broadcast of a round holds, after which everybody has all that was merged."""
+        workload = self._system.workload
+        behind = self._behind_bits(self._merged_bits - self._everybody_has_bits)
+        self._everybody_has_bits = self._merged_bits
+        rank = self._system.scenario.lora.rank
+        return float(workload.cost_of(round_index).download_bits(rank)) + float(behind)
+
+    def merged(self, rank: NDArray[np.int64]) -> None:
+        """Take note of what a merge of updates at ranks (M,) adds to what devices need."""
+        workload, scenario = self._system.workload, self._system.scenario
+        if len(rank):
+            numbers = workload.method.merged_numbers(
+                workload.layout, scenario.lora.rank, rank.tolist()
+            )
+            self._merged_bits += numbers * NUMBER_BITS[scenario.method.number_format]
 
     def came_back(self, device: NDArray[np.int64], energy_j: FloatArray) -> None:
         """Count devices (M,) as free again, with what they have spent."""
@@ -311,19 +333,31 @@ class Dispatcher:
         )
 
     def _downloads(
-        self, cohort: Cohort, link: Link
+        self, round_index: int, cohort: Cohort, link: Link
     ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
         """Durations, bytes and rates of the members' own downloads; zeros after a broadcast."""
-        radio, cost = self._system.scenario.radio, self._system.workload.cost
+        radio = self._system.scenario.radio
+        cost = self._system.workload.cost_of(round_index)
         if radio.downlink == "broadcast":
             nothing = np.zeros(len(cohort.device))
             return nothing, nothing.astype(np.int64), nothing
-        bits = cost.download_bits(cohort.rank)
+        behind = self._behind_bits(self._merged_bits - self._has_bits[cohort.device])
+        self._has_bits[cohort.device] = self._merged_bits
+        bits = cost.download_bits(cohort.rank) + behind
         rate = link.rate(radio.downlink_bandwidth_hz)
         return bits / rate, bits.astype(np.int64) // 8, rate
 
+    def _behind_bits(self, missed: float | FloatArray) -> FloatArray:
+        """What it takes to make good for bits that were merged meanwhile: no more than the changed
+        weights themselves."""
+        scenario, layers = self._system.scenario, self._system.workload.layout.layers
+        dense = sum(d_in * d_out for d_in, d_out in layers.values())
+        most = dense * NUMBER_BITS[scenario.method.number_format]
+        return np.minimum(np.asarray(missed, dtype=np.float64), most)
+
     def _compute_s(
         self,
+        round_index: int,
         cohort: Cohort,
         key: NDArray[np.int64],
         dispatch: NDArray[np.int64],
@@ -333,7 +367,7 @@ class Dispatcher:
         system, choice, device = self._system, self._system.scenario.fleet, cohort.device
         workload, fleet, speed = system.workload, system.world.fleet, system.world.speed
         seconds = compute_time_s(
-            workload.flops_of(device, key, cohort.rank),
+            workload.flops_of(device, key, cohort.rank, round_index),
             self._steps[device],
             fleet.compute_flops[device],
             fleet.step_overhead_s[device],

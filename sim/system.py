@@ -60,6 +60,12 @@ class System:
             return self.fleet.battery_j
         return np.full(len(self.fleet), np.inf)
 
+    def server_s(self, rank: NDArray[np.int64]) -> float:
+        """Seconds that the server takes for the arithmetic of a merge of updates at ranks (M,)."""
+        work, method = self.workload, self.workload.method
+        flops = method.server_flops(work.layout, self.scenario.lora.rank, rank.tolist())
+        return flops / self.scenario.schedule.server_flops
+
     def band_hz(self, time_s: float) -> float:
         """Uplink band of a cell at a moment."""
         if self.world.band is None:

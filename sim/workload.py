@@ -71,8 +71,8 @@ class Workload:
         Adapted layers and trained heads.
     lora, local, method
         How adapters are scaled, trained, cut and merged.
-    cost
-        Traffic, arithmetic and memory as functions of the rank.
+    costs
+        Traffic, arithmetic and memory as functions of the rank, for each phase of the method.
     pad_token
         Token of the padding.
     """
@@ -85,7 +85,7 @@ class Workload:
     lora: LoraSpec
     local: LocalTraining
     method: Method
-    cost: AdapterCost
+    costs: tuple[AdapterCost, ...]
     pad_token: int
 
     @property
@@ -119,13 +119,26 @@ class Workload:
             return np.zeros((len(self.samples), 0), dtype=np.int64)
         return label_histogram(self.dataset.train, self.shards, len(self.label_names))
 
+    @cached_property
+    def cost(self) -> AdapterCost:
+        """Cost of a round that plans reckon with: the mean, where rounds alternate."""
+        return AdapterCost.mean(self.costs)
+
+    def cost_of(self, round_index: int) -> AdapterCost:
+        """Cost of round 1, 2, ..., by what the method trains and sends in it."""
+        return self.costs[(round_index - 1) % len(self.costs)]
+
     def expected_flops(self, rank: int) -> NDArray[np.float64]:
         """Arithmetic of a device's round at one rank, on average over its data, (N,)."""
         mean = self.cost.flops(rank, self.lengths.powers) / self.samples
         return np.asarray(mean * self.steps * self.local.batch_of(self.samples))
 
     def flops_of(
-        self, device: NDArray[np.int64], key: NDArray[np.int64], rank: ArrayLike
+        self,
+        device: NDArray[np.int64],
+        key: NDArray[np.int64],
+        rank: ArrayLike,
+        round_index: int = 1,
     ) -> NDArray[np.float64]:
         """Arithmetic of exactly these jobs, from the lengths of their own examples.
 
@@ -133,13 +146,15 @@ class Workload:
         ----------
         device, key, rank
             (M,) as in `Job`; one rank may serve all.
+        round_index
+            Round in which they were dispatched.
 
         Returns
         -------
         array (M,)
         """
         count = self.steps[device] * self.local.batch_of(self.samples[device])
-        return self.cost.flops(rank, self.lengths.drawn(device, key, count))
+        return self.cost_of(round_index).flops(rank, self.lengths.drawn(device, key, count))
 
     def _text(self) -> Text:
         if self.text is None:
@@ -197,7 +212,7 @@ def _build(scenario: Scenario) -> Workload:
         lora,
         _local(scenario),
         METHODS[scenario.method.name],
-        card.cost,
+        card.costs,
         tokenizer.pad_token,
     )
 

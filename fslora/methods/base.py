@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,12 @@ from fslora.lora import Adapter, Layout
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from fslora.base_weights import BaseWeights
+    from fslora.stacked import Stack
+
+Part = Literal["a", "b"]
+"""One of the two factors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +54,22 @@ class Slice:
         (layers, k) ranks it gets per layer.
     gain
         Factor on s: r/k for an unbiased sketch.
+    frozen
+        Factor that it does not train, if any.
+    gains
+        (layers, k) factors on s of each rank, where they differ; their inverses are the chances of
+        being chosen, which are k/r = 1/gain in the mean over the ranks.
     """
 
     indices: NDArray[np.int64]
     gain: float
+    frozen: Part | None = None
+    gains: NDArray[np.float64] | None = None
+
+    @property
+    def rank_gain(self) -> NDArray[np.float64]:
+        """Factors on s (layers, k)."""
+        return np.full(self.indices.shape, self.gain) if self.gains is None else self.gains
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +81,7 @@ class Update:
     device, slice
         Who sends, and for which ranks.
     delta_a, delta_b
-        Per layer the change of A_I, (k, d_in), and of B_I, (d_out, k).
+        Per layer the change of A_I, (k, d_in), and of B_I, (d_out, k); zero of a frozen factor.
     delta_head
         Per head parameter its change.
     loss
@@ -81,24 +100,118 @@ class Update:
     factor_gain: float = 1.0
 
 
-class Method(Protocol):
-    """A way to cut, train and merge adapters."""
+@dataclass(frozen=True, slots=True)
+class GlobalState:
+    """What the server keeps and methods merge into.
 
-    @property
-    def name(self) -> str:
-        """Name in scenarios."""
+    Parameters
+    ----------
+    adapter
+        Global factors and heads.
+    base
+        Weights of the adapted layers.
+    scale
+        s: a layer computes W x + s B A x.
+    """
+
+    adapter: Adapter
+    base: BaseWeights
+    scale: float
+
+    def cut(self, update: Update, layer: int, name: str) -> tuple[Tensor, Tensor]:
+        """Factors B_I and A_I that a device started from, if the state is still that one."""
+        import torch
+
+        ranks = torch.from_numpy(update.slice.indices[layer]).to(self.adapter.a[name].device)
+        return self.adapter.b[name][:, ranks], self.adapter.a[name][ranks]
+
+    def trained(self, update: Update, layer: int, name: str) -> tuple[Tensor, Tensor]:
+        """Factors B_n and A_n that a device ended with, if it started from this state."""
+        b, a = self.cut(update, layer, name)
+        return b + update.delta_b[name], a + update.delta_a[name]
+
+
+class Method(ABC):
+    """A way to cut, train and merge adapters; a file each.
+
+    What is not said otherwise is that of averaged factors: a device of rank k gets the first k
+    ranks as they are, trains both factors, and sends them back.
+
+    Attributes
+    ----------
+    name
+        Name in scenarios.
+    up, down
+        Numbers per layer that a device sends, and that it is sent, as expressions in the ranks r
+        and k, d_in and d_out; `round` where they alternate.
+    additive
+        Whether the merge adds a weighted sum of changes to the factors, so that any server
+        optimizer and asynchronous schedules go with it.
+    phases
+        After how many rounds what is trained and sent repeats.
+    personal
+        Factors that stay on the device from round to round.
+    merges_into_base
+        Whether the frozen weights are changed.
+    """
+
+    name: ClassVar[str]
+    up: ClassVar[str] = "k * (d_in + d_out)"
+    down: ClassVar[str] = "r * (d_in + d_out)"
+    additive: ClassVar[bool] = True
+    phases: ClassVar[int] = 1
+    personal: ClassVar[tuple[Part, ...]] = ()
+    merges_into_base: ClassVar[bool] = False
 
     def accepts(self, rank: int, sketch_rank: int) -> bool:
         """Whether a device may train `sketch_rank` of `rank` ranks."""
+        return 1 <= sketch_rank <= rank
 
-    def slice(self, job: Job, layout: Layout, rank: int) -> Slice:
-        """Ranks that the job's device gets."""
+    def slice(self, job: Job, adapter: Adapter, rank: int) -> Slice:  # noqa: ARG002
+        """What the job's device gets of the global factors, of r = `rank` ranks: the first k."""
+        return first_ranks(len(adapter.a), job.rank)
 
-    def merge(self, adapter: Adapter, updates: Sequence[Update], weight: Sequence[float]) -> None:
+    def frozen(self, phase: int) -> Part | None:  # noqa: ARG002
+        """Factor that is not trained in the rounds of a phase, if any."""
+        return None
+
+    @abstractmethod
+    def merge(self, state: GlobalState, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Fold the updates with aggregation weights v_n into the global state, in place."""
 
-    def numbers_up(self, layout: Layout, sketch_rank: int) -> int:
-        """Numbers that a device uploads."""
+    def penalty(self, factors: Stack) -> Tensor | None:  # noqa: ARG002
+        """What the method adds to the sum of the devices' losses, (); None if nothing."""
+        return None
 
-    def numbers_down(self, layout: Layout, rank: int) -> int:
-        """Numbers that the server broadcasts."""
+    # Traffic, per layer.
+
+    def up_per_rank(self, d_in: int, d_out: int, phase: int) -> int:  # noqa: ARG002
+        """Numbers of a layer that a device sends for each rank it holds."""
+        return d_in + d_out
+
+    def down_per_rank(self, d_in: int, d_out: int, phase: int) -> int:  # noqa: ARG002
+        """Numbers of a layer that are sent to devices for each rank."""
+        return d_in + d_out
+
+    def numbers_up(self, layout: Layout, sketch_rank: int, phase: int = 0) -> int:
+        """Numbers that a device uploads, heads included."""
+        per_rank = sum(self.up_per_rank(*dims, phase) for dims in layout.layers.values())
+        return sketch_rank * per_rank + layout.head_numbers
+
+    def numbers_down(self, layout: Layout, rank: int, phase: int = 0) -> int:
+        """Numbers that a device is sent, or all are by a broadcast, heads included."""
+        per_rank = sum(self.down_per_rank(*dims, phase) for dims in layout.layers.values())
+        return rank * per_rank + layout.head_numbers
+
+    def merged_numbers(self, layout: Layout, rank: int, ranks: Sequence[int]) -> int:  # noqa: ARG002
+        """Numbers that a merge of updates of some ranks adds to every next download, once."""
+        return 0
+
+    def server_flops(self, layout: Layout, rank: int, ranks: Sequence[int]) -> float:  # noqa: ARG002
+        """Floating-point operations of a merge of updates of some ranks."""
+        return 2.0 * sum(layout.numbers(k) for k in ranks)
+
+
+def first_ranks(layers: int, sketch_rank: int, frozen: Part | None = None) -> Slice:
+    """The first k ranks of every layer, as they are."""
+    return Slice(np.tile(np.arange(sketch_rank), (layers, 1)), 1.0, frozen)

@@ -19,44 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fslora.lora import Adapter, Layout
-from fslora.methods.base import Job, Slice, Update
-from fslora.sketch import draw_indices, scatter_add
+from fslora.lora import Adapter
+from fslora.methods.base import GlobalState, Job, Method, Slice, Update
+from fslora.sketch import add_changes, draw_indices
 
 
-class FSLoRA:
+class FSLoRA(Method):
     """Random sketches of the global factors."""
 
     name = "fslora"
 
-    def accepts(self, rank: int, sketch_rank: int) -> bool:
-        """Any k from 1 to r."""
-        return 1 <= sketch_rank <= rank
-
-    def slice(self, job: Job, layout: Layout, rank: int) -> Slice:
+    def slice(self, job: Job, adapter: Adapter, rank: int) -> Slice:
         """k random ranks per layer with gain r/k."""
-        indices = draw_indices(job.key, len(layout.layers), rank, job.rank)
+        indices = draw_indices(job.key, len(adapter.a), rank, job.rank)
         return Slice(indices, rank / job.rank)
 
-    def merge(self, adapter: Adapter, updates: Sequence[Update], weight: Sequence[float]) -> None:
+    def merge(self, state: GlobalState, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Scatter-add v_n delta_n; ranks nobody updated keep their bits."""
-        for update, v in zip(updates, weight, strict=True):
-            for layer, name in enumerate(adapter.a):
-                scatter_add(
-                    adapter.a[name],
-                    adapter.b[name],
-                    update.slice.indices[layer],
-                    update.delta_a[name],
-                    update.delta_b[name],
-                    v * update.factor_gain,
-                )
-            for name, delta in update.delta_head.items():
-                adapter.head[name].add_(delta, alpha=v)
-
-    def numbers_up(self, layout: Layout, sketch_rank: int) -> int:
-        """k (d_in + d_out) per layer and the heads."""
-        return layout.numbers(sketch_rank)
-
-    def numbers_down(self, layout: Layout, rank: int) -> int:
-        """r (d_in + d_out) per layer and the heads."""
-        return layout.numbers(rank)
+        add_changes(state.adapter, updates, weight)

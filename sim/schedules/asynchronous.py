@@ -101,11 +101,12 @@ def run_asynchronously(
                 fleet.settle()
                 continue
         members = fleet.take(merging.count)
+        device, rank, key, trained_from = identities(members)
         version += 1
         if not lost:
-            yield from network.serve(version, "aggregate", clock.now + choice.overhead_s)
+            server_s = choice.overhead_s + system.server_s(rank)
+            yield from network.serve(version, "aggregate", clock.now + server_s)
             fleet.settle()
-        device, rank, key, trained_from = identities(members)
         factor = staleness_factor(choice, version - 1 - trained_from)
         unbiased = np.array([member.batch.weight[member.place] for member in members])
         weight, mixing = merging.weigh(unbiased, factor)

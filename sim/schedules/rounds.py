@@ -74,7 +74,11 @@ def run_rounds(
         back_s = server.back_s(start_s)
         planned_s = back_s + steering.planning_s
         chance_s = _first_chance(dispatcher, server, planned_s)
-        dropped, batch = draw(system, steering, dispatcher, number, chance_s)
+        size_bits = dispatcher.broadcast_bits(number)
+        heard_s = chance_s
+        if system.broadcast_bps:
+            heard_s += size_bits / system.broadcast_bps
+        dropped, batch = draw(system, steering, dispatcher, number, chance_s, heard_s)
         yield from network.serve(number, "wait", back_s)
         yield from network.serve(number, "plan", planned_s)
         yield from network.serve(number, "wait", chance_s)
@@ -82,7 +86,7 @@ def run_rounds(
             yield from network.broadcast(
                 number,
                 sorted([*batch.device.tolist(), *dropped.tolist()]),
-                int(system.workload.cost.download_bits(system.scenario.lora.rank)) // 8,
+                int(size_bits) // 8,
                 system.broadcast_bps,
                 batch.heard_s,
             )
@@ -96,11 +100,14 @@ def run_rounds(
         counted: list[Member] = []
         if clock.now < server.next_s:
             counted = [member for member in members if member.outcome == "done"]
-            yield from network.serve(number, "aggregate", clock.now + overhead_s)
         place = np.array([member.place for member in counted], dtype=np.int64)
+        server_s = overhead_s + system.server_s(batch.rank[place])
+        if clock.now < server.next_s:
+            yield from network.serve(number, "aggregate", clock.now + server_s)
         weight = batch.weight[place]
         if closing.share < 1 and len(counted):
             weight = weight * (len(batch) / len(counted))
+        dispatcher.merged(batch.rank[place])
         goes_on = on_merge(
             Merge(
                 number,
@@ -116,7 +123,7 @@ def run_rounds(
                 clock.now - chance_s,
                 number,
                 dispatcher.first_chance(clock.now) is None,
-                (batch.heard_s - start_s) + foretold.closed_after_s + overhead_s,
+                (batch.heard_s - start_s) + foretold.closed_after_s + server_s,
             )
         )
 
@@ -134,9 +141,14 @@ def _first_chance(dispatcher: Dispatcher, server: ServerFailures, time_s: float)
 
 
 def draw(
-    system: System, steering: Steering, dispatcher: Dispatcher, number: int, start_s: float
+    system: System,
+    steering: Steering,
+    dispatcher: Dispatcher,
+    number: int,
+    start_s: float,
+    heard_s: float,
 ) -> tuple[IntArray, Batch]:
-    """Draw the cohort of a round that begins at a moment.
+    """Draw the cohort of a round that begins at a moment, and whose broadcast is heard at another.
 
     Returns
     -------
@@ -153,7 +165,6 @@ def draw(
     dropped = reached.device[state.outage]
     if len(dropped):
         reached, state = reached.only(~state.outage), state.take(~state.outage)
-    heard_s = start_s + system.broadcast_s
     return dropped, dispatcher.send_out(number, reached, state, start_s, heard_s)
 
 

@@ -14,6 +14,8 @@ class ScheduleChoice(Section):
 
     overhead_s: Positive = 0.1
     """Signalling and aggregation per round (s)."""
+    server_flops: Positive = 1e13
+    """Speed at which the server does the arithmetic of a merge, on top of the overhead (FLOP/s)."""
 
 
 class Synchronous(ScheduleChoice):

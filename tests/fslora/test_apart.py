@@ -230,7 +230,7 @@ def test_changed_model_or_question_is_asked_for_again(reader: Reader, tmp_path: 
     (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 40}))
     wide = card_apart(question)
     assert wide.layout.numbers_per_rank > narrow.layout.numbers_per_rank
-    assert card_apart(replace(question, batch=8)).cost != wide.cost
+    assert card_apart(replace(question, batch=8)).costs != wide.costs
     assert reader.asked == 3
     # Weights have no say.
     (folder / "model.safetensors").write_bytes(b"")

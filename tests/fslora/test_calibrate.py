@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fslora.calibrate import STEPS, Grid, Subject, count_step_flops, measure
-from fslora.counting import count_cost
+from fslora.counting import count_costs
 from fslora.local import LocalTraining
 from fslora.methods import METHODS, Job
 from fslora.models import BUILTIN, ModelError, shape_of
@@ -32,7 +32,7 @@ def test_operations_are_those_of_a_simulated_step(subject: Subject) -> None:
     """A scenario of just that length counts the same operations per example."""
     flops = dict(zip(GRID, count_step_flops(subject, GRID), strict=True))
     for (rank, batch, length), found in flops.items():
-        cost = count_cost(
+        (cost,) = count_costs(
             shape_of(BUILTIN, "causal-lm", 0, 0, torch.float32),
             subject.layout,
             METHODS["fslora"],

@@ -26,7 +26,7 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from fslora.counting import count_cost
+from fslora.counting import count_costs
 from fslora.data import Corpus, Document, load_stdlib, partition, tokenize
 from fslora.evaluate import evaluate
 from fslora.local import LocalTraining
@@ -178,7 +178,7 @@ def test_layer_that_acts_on_no_samples_is_refused() -> None:
     layout = find_layout(model, ("all-linear",), heads=True)
     local = LocalTraining(1, 1, 0.1)
     with pytest.raises(ModelError, match="not one row per sample"):
-        count_cost(model, layout, METHODS["fslora"], local, 8, "classification", 32)
+        count_costs(model, layout, METHODS["fslora"], local, 8, "classification", 32)
 
 
 def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Products B A of low rank and their weighted sums, never formed: factors side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A matrix B A by its factors.
+
+    Parameters
+    ----------
+    b, a
+        (d_out, R) and (R, d_in).
+    """
+
+    b: Tensor
+    a: Tensor
+
+    @classmethod
+    def sum(cls, parts: Iterable[tuple[float, Tensor, Tensor]]) -> Self:
+        """Sum of w B A over (w, B, A): weighted B side by side, A one below the other."""
+        import torch
+
+        weighted = [(w * b, a) for w, b, a in parts]
+        return cls(torch.cat([b for b, _ in weighted], 1), torch.cat([a for _, a in weighted], 0))
+
+    @property
+    def rank(self) -> int:
+        """Number of columns R, which bounds the rank."""
+        return self.b.shape[1]
+
+    def dense(self) -> Tensor:
+        """The matrix itself, (d_out, d_in)."""
+        return self.b @ self.a
+
+    def norm(self) -> float:
+        """Frobenius norm: |B A|^2 = <B^T B, A A^T>, of R x R matrices."""
+        square = ((self.b.T @ self.b) * (self.a @ self.a.T)).sum()
+        # A rounding may leave less than nothing of what cancels.
+        return float(square.clamp(min=0.0).sqrt())
+
+    def best(self, rank: int) -> Self:
+        """Nearest product of at most `rank` ranks: B = U_k S_k and A = V_k^T of the SVD.
+
+        Singular values fall, so the first j columns of B and rows of A are the nearest product of j
+        ranks. By QR of both factors and an SVD of a matrix of min(R, d) rows and columns: the
+        d_out x d_in matrix is never formed. What lies beyond `R` is zero.
+
+        Notes
+        -----
+        Eckart and Young, "The approximation of one matrix by another of lower rank",
+        Psychometrika 1, 1936.
+        """
+        import torch
+
+        left, upper = torch.linalg.qr(self.b)
+        right, lower = torch.linalg.qr(self.a.T)
+        u, s, vt = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+        kept = min(rank, len(s))
+        b = self.b.new_zeros((self.b.shape[0], rank))
+        a = self.a.new_zeros((rank, self.a.shape[1]))
+        b[:, :kept] = left @ (u[:, :kept] * s[:kept])
+        a[:kept] = vt[:kept] @ right.T
+        return type(self)(b, a)
