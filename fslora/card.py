@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from fslora.compression import Compression
 from fslora.cost import AdapterCost
 from fslora.local import LocalTraining, Optimizer
 from fslora.lora import Layout, Targets, find_layout
@@ -40,6 +41,8 @@ class Question:
         Name of the method, which decides what is sent.
     bits_per_number
         Size of a transferred number.
+    keep, value_bits
+        As in `Compression`.
     length
         Tokens of an example of full length.
     batch, optimizer, momentum
@@ -58,6 +61,8 @@ class Question:
     dropout: float
     method: str
     bits_per_number: int
+    keep: float
+    value_bits: int | None
     length: int
     batch: int
     optimizer: Optimizer
@@ -155,5 +160,6 @@ def make_card(question: Question) -> Card:
         question.nf4,
         question.checkpointing,
         question.dropout,
+        Compression(question.keep, question.value_bits),
     )
     return Card(layout, costs)

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from transformers import PreTrainedModel
 
+from fslora.compression import WHOLE, Compression
 from fslora.cost import AdapterCost
 from fslora.dropout import Dropout
 from fslora.local import LocalTraining
@@ -44,6 +45,7 @@ def count_costs(
     nf4: bool = False,
     checkpointing: bool = False,
     dropout: float = 0.0,
+    compression: Compression = WHOLE,
 ) -> tuple[AdapterCost, ...]:
     """Count training steps of the model's shape, for each phase of the method.
 
@@ -71,6 +73,8 @@ def count_costs(
         Whether blocks are checkpointed.
     dropout
         LoRA dropout, whose masks are saved.
+    compression
+        Of uploads.
 
     Raises
     ------
@@ -98,10 +102,8 @@ def count_costs(
     costs = []
     for phase in phases:
         frozen = method.frozen(phase)
-        up, down = (
-            [numbers(layout, k, phase) * bits_per_number for k in (0, 1)]
-            for numbers in (method.numbers_up, method.numbers_down)
-        )
+        up = [compression.upload_bits(method, layout, k, phase, bits_per_number) for k in (0, 1)]
+        down = [method.numbers_down(layout, k, phase) * bits_per_number for k in (0, 1)]
         saved_1, saved_2 = saved[frozen]
         # Of what is trained factor, gradient and optimizer state, each in 4-byte numbers.
         copies = 4 * local.state_copies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -38,6 +38,16 @@ def evaluate(
     measure = _classification if task == "classification" else _causal
     with model.using(stack):
         return measure(model, examples, batch)
+
+
+def mean_evaluation(each: Sequence[Evaluation], weight: Sequence[float]) -> Evaluation:
+    """Weighted mean of evaluations of several models."""
+    share = np.asarray(weight, dtype=np.float64) / sum(weight)
+    metrics = {
+        name: float(share @ np.array([one.metrics[name] for one in each]))
+        for name in each[0].metrics
+    }
+    return Evaluation(float(share @ np.array([one.loss for one in each])), metrics)
 
 
 def _causal(model: StackedModel, examples: Examples, batch: int) -> Evaluation:

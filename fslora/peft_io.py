@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, TaskType
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from fslora.lora import Adapter, Layout, LoraSpec
@@ -83,9 +84,14 @@ def save_adapter(
         **{_b(name): value for name, value in adapter.b.items()},
         **adapter.head,
     }
+    save_tensors(folder / _WEIGHTS, {_PREFIX + name: value for name, value in tensors.items()})
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as a safetensors file."""
     save_file(
-        {_PREFIX + name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        folder / _WEIGHTS,
+        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+        path,
         metadata={"format": "pt"},
     )
 

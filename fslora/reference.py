@@ -21,16 +21,17 @@ from fslora.trainer import Learner
 def train_alone(learner: Learner, job: Job) -> Update:
     """Train one device from the learner's present global state and return its update."""
     piece, batches, local = learner.slices([job])[0], learner.batches([job]), learner.local
-    scale = learner.lora.scale * piece.gain
     step_factor = local.step_factor(piece.gain)
     base, task = learner.model.model, learner.dataset.task
-    a, b = {}, {}
-    for layer, name in enumerate(learner.adapter.a):
+    a, b, scale = {}, {}, {}
+    adapter = learner.own_adapter(job.device)
+    for layer, name in enumerate(adapter.a):
         ranks = torch.from_numpy(piece.indices[layer])
-        a[name] = nn.Parameter(learner.adapter.a[name][ranks].clone())
-        b[name] = nn.Parameter(learner.adapter.b[name][:, ranks].clone())
-    head = {name: nn.Parameter(value.clone()) for name, value in learner.adapter.head.items()}
-    factors = [*a.values(), *b.values()]
+        scale[name] = learner.lora.scale * torch.from_numpy(piece.rank_gain[layer])
+        a[name] = nn.Parameter(adapter.a[name][ranks].clone(), piece.frozen != "a")
+        b[name] = nn.Parameter(adapter.b[name][:, ranks].clone(), piece.frozen != "b")
+    head = {name: nn.Parameter(value.clone()) for name, value in adapter.head.items()}
+    factors = [each for each in (*a.values(), *b.values()) if each.requires_grad]
     parameters = [*factors, *head.values()]
     start = [parameter.detach().clone() for parameter in parameters]
     optimizer = _optimizer(local, parameters, learner.learning_rate(job))
@@ -45,7 +46,8 @@ def train_alone(learner: Learner, job: Job) -> Update:
 
     def add_lora(number: int, name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            return output + scale * (dropped(number, inputs[0]) @ a[name].T @ b[name].T)
+            inner = dropped(number, inputs[0]) @ a[name].T
+            return output + (inner * scale[name].to(inner.dtype)) @ b[name].T
 
         return hook
 
@@ -87,13 +89,17 @@ def train_alone(learner: Learner, job: Job) -> Update:
         optimizer.step()
     for hook in hooks:
         hook.remove()
-    delta = iter([p.detach() - begin for p, begin in zip(parameters, start, strict=True)])
+    begun = dict(zip(map(id, parameters), start, strict=True))
+
+    def changes(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
+        return {name: p.detach() - begun.get(id(p), p.detach()) for name, p in named.items()}
+
     return Update(
         job.device,
         piece,
-        {name: next(delta) for name in a},
-        {name: next(delta) for name in b},
-        {name: next(delta) for name in head},
+        changes(a),
+        changes(b),
+        changes(head),
         sum(losses) / len(losses),
         1.0 / step_factor,
     )

@@ -17,9 +17,10 @@ from transformers import PreTrainedModel
 
 from fslora.base_weights import BaseWeights
 from fslora.batches import Batches
+from fslora.compression import WHOLE, Compression, compressed
 from fslora.data.dataset import Dataset
 from fslora.data.partition import Shards
-from fslora.evaluate import evaluate
+from fslora.evaluate import evaluate, mean_evaluation
 from fslora.grouping import TokenCost, plan_stacks
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, Layout, LoraSpec
@@ -32,6 +33,9 @@ from fslora.tasks import Evaluation
 
 #: Larger evaluation batches are no faster.
 _EVALUATED_AT_ONCE = 64
+
+#: Devices whose own models are evaluated, at most.
+_PERSONAL_MODELS = 8
 
 
 class Diverged(ArithmeticError):
@@ -66,6 +70,8 @@ class Learner:
         Devices trained in one stack; a larger cohort is cut into pieces of at most this size.
     base
         Weights of the adapted layers, which some methods change.
+    compression
+        What is left of an update on its way to the server.
     versions
         Kept versions of the global state by their numbers, each a copy.
     personal
@@ -84,6 +90,7 @@ class Learner:
     wire: torch.dtype
     at_once: int
     base: BaseWeights
+    compression: Compression
     versions: dict[int, Adapter] = field(default_factory=dict)
     personal: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -103,6 +110,7 @@ class Learner:
         dtype: torch.dtype = torch.float32,
         server: ServerOptimizer | None = None,
         adapter: Adapter | None = None,
+        compression: Compression = WHOLE,
     ) -> Learner:
         """Wrap the base model and begin with `adapter`, or with fresh factors in format `dtype`."""
         if adapter is None:
@@ -121,6 +129,7 @@ class Learner:
             wire,
             at_once,
             BaseWeights(model),
+            compression,
         )
 
     def train(self, jobs: Sequence[Job], versions: Sequence[int] | None = None) -> list[Update]:
@@ -282,18 +291,43 @@ class Learner:
     def evaluate(self) -> Evaluation:
         """Held-out loss and metric of the full global state.
 
+        Where devices keep a factor of their own there is no such state: then the mean over the
+        devices, by their numbers of examples, each with what it has; over some of them, evenly
+        spaced, in large fleets.
+
         Raises
         ------
         Diverged
             If the loss is not finite.
         """
-        stack = Stack.whole(self.adapter, self.lora.scale)
-        # What fits into memory for training fits for evaluation.
-        batch = min(_EVALUATED_AT_ONCE, self.at_once * self.local.batch)
-        result = evaluate(self.model, stack, self.dataset.held_out, self.dataset.task, batch)
+        if not self.method.personal:
+            result = self._evaluate(self.adapter)
+        else:
+            devices = np.unique(
+                np.linspace(0, len(self.shards) - 1, _PERSONAL_MODELS).round().astype(np.int64)
+            ).tolist()
+            result = mean_evaluation(
+                [self._evaluate(self.own_adapter(device)) for device in devices],
+                [len(self.shards[device]) for device in devices],
+            )
         if not np.isfinite(result.loss):
             raise Diverged(f"the held-out loss is not finite; {self._remedy}")
         return result
+
+    def own_adapter(self, device: int) -> Adapter:
+        """The global state with what a device has of its own in its place."""
+        own = self.personal.get(device, {})
+        a, b = (
+            {name: own.get(f"{part}.{name}", value) for name, value in values.items()}
+            for part, values in (("a", self.adapter.a), ("b", self.adapter.b))
+        )
+        return Adapter(a, b, self.adapter.head)
+
+    def _evaluate(self, adapter: Adapter) -> Evaluation:
+        stack = Stack.whole(adapter, self.lora.scale)
+        # What fits into memory for training fits for evaluation.
+        batch = min(_EVALUATED_AT_ONCE, self.at_once * self.local.batch)
+        return evaluate(self.model, stack, self.dataset.held_out, self.dataset.task, batch)
 
     def slices(self, jobs: Sequence[Job]) -> list[Slice]:
         """What each job's device gets of the present global state."""
@@ -333,7 +367,7 @@ class Learner:
         a = {name: _narrowed(value, rank, 0) for name, value in delta.a.items()}
         b = {name: _narrowed(value, rank, 1) for name, value in delta.b.items()}
         head = {name: value.unbind(0) for name, value in delta.head.items()}
-        return [
+        updates = [
             Update(
                 job.device,
                 piece,
@@ -345,6 +379,7 @@ class Learner:
             )
             for row, (job, piece) in enumerate(zip(jobs, slices, strict=True))
         ]
+        return compressed(updates, [job.key for job in jobs], self.compression)
 
     @property
     def _remedy(self) -> str:

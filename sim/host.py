@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fslora.compression import Compression
 from fslora.models import ModelError, enable_checkpointing, load_model
 from sim.errors import InputError
 from sim.scenario import Scenario
@@ -72,6 +73,7 @@ def make_learner(system: System) -> Learner:
         at_once=_at_once(scenario, workload),
         server=_server(scenario),
         adapter=adapter,
+        compression=Compression(scenario.method.keep, scenario.method.value_bits),
     )
 
 

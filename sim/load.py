@@ -125,7 +125,6 @@ def check_names(scenario: Scenario) -> None:
     InputError
         If a preset, a method, a model or a data file does not exist.
     """
-    from fslora.methods import METHODS
     from fslora.models import BUILTIN
     from wireless.devices import PRESETS
 
@@ -136,7 +135,6 @@ def check_names(scenario: Scenario) -> None:
         for number, part in enumerate(preset):
             if isinstance(part.preset, str):
                 _one_of(f"fleet.preset.{number}.preset", part.preset, PRESETS)
-    _one_of("method.name", scenario.method.name, METHODS)
     _builtin("model.name", scenario.model.name, BUILTIN)
     data = scenario.data
     _builtin("data.source", data.source, STDLIB, SYNTHETIC)

@@ -228,7 +228,7 @@ def few_collections() -> Iterator[None]:
 
 
 def _save_adapter(out: Path, learner: Learner, scenario: Scenario) -> None:
-    from fslora.peft_io import save_adapter
+    from fslora.peft_io import save_adapter, save_tensors
 
     folder = out / "adapter"
     folder.mkdir(exist_ok=True)
@@ -240,6 +240,10 @@ def _save_adapter(out: Path, learner: Learner, scenario: Scenario) -> None:
         learner.adapter,
         scenario.data.task,
     )
+    extra = {f"own.{n}.{name}": v for n, own in learner.personal.items() for name, v in own.items()}
+    extra |= {f"base.{name}": value for name, value in learner.base.changed().items()}
+    if extra:
+        save_tensors(folder / "beyond_adapter.safetensors", extra)
 
 
 def _summary(

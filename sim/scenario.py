@@ -8,10 +8,12 @@ from typing import Annotated, Any, Self
 import yaml
 from pydantic import Field, field_validator, model_validator
 
+from fslora.methods import METHODS
 from sim.sections.base import Section, by_name
 from sim.sections.course import Output, Stop
 from sim.sections.fleet import FleetChoice
-from sim.sections.learning import SYNTHETIC, Data, Lora, MethodChoice, Model, Training
+from sim.sections.learning import SYNTHETIC, Data, Lora, Model, Training
+from sim.sections.method import AnyMethod, FSLoRA
 from sim.sections.policy import AnyPolicy, Joint
 from sim.sections.radio import Radio
 from sim.sections.schedule import AnySchedule, Asynchronous, Deadline, Failures, Synchronous
@@ -45,7 +47,7 @@ class Scenario(Section):
     data: Data = Data()
     lora: Lora = Lora()
     training: Training = Training()
-    method: MethodChoice = MethodChoice()
+    method: AnyMethod = FSLoRA()
     fleet: FleetChoice = FleetChoice()
     radio: Radio = Radio()
     policy: AnyPolicy = Joint()
@@ -63,6 +65,11 @@ class Scenario(Section):
     @classmethod
     def _joint_by_default(cls, value: Any) -> Any:
         return {"name": "joint", **value} if isinstance(value, dict) else value
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _fslora_by_default(cls, value: Any) -> Any:
+        return {"name": "fslora", **value} if isinstance(value, dict) else value
 
     @field_validator("schedule", mode="before")
     @classmethod
@@ -97,6 +104,7 @@ class Scenario(Section):
                     "policy.min_probability and policy.min_cohort / fleet.devices"
                 )
         self._schedule_fits()
+        self._method_fits()
         self._training_fits()
         if self.stop.at_target and self.stop.target is None:
             raise ValueError("stop.at_target = true: needs stop.target with metric and value")
@@ -108,6 +116,26 @@ class Scenario(Section):
                     f"{' and '.join(known)}; choose one, or another data.metric"
                 )
         return self
+
+    def _method_fits(self) -> None:
+        """Refuse what does not go with how the method merges."""
+        name, method = self.method.name, METHODS[self.method.name]
+        server = self.training.server.name
+        if not method.additive and server != "plain":
+            raise ValueError(
+                f"training.server = '{server}': method {name} merges products, not a sum of "
+                "changes that a server optimizer could take; choose plain"
+            )
+        if not method.additive and isinstance(self.schedule, Asynchronous):
+            raise ValueError(
+                f"schedule.name = '{self.schedule.name}': method {name} needs updates that start "
+                "from the present global state; choose a schedule of rounds"
+            )
+        if method.merges_into_base and self.model.dtype == "nf4":
+            raise ValueError(
+                f"model.dtype = 'nf4': method {name} merges into the base's weights, which 4 bits "
+                "do not hold; choose another format"
+            )
 
     def _training_fits(self) -> None:
         """Refuse training without text, and what goes by training where there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -36,6 +36,7 @@ from sim.errors import InputError
 from sim.scenario import Scenario
 from sim.sections.base import NUMBER_BITS
 from sim.sections.learning import STDLIB, SYNTHETIC
+from sim.sections.method import own_parameters
 from wireless import streams
 
 
@@ -162,6 +163,12 @@ class Workload:
         return self.text
 
 
+def make_method(scenario: Scenario) -> Method:
+    """The scenario's method, with its parameters."""
+    method: Method = replace(METHODS[scenario.method.name], **own_parameters(scenario.method))  # type: ignore[type-var]  # all are dataclasses
+    return method
+
+
 def build_workload(scenario: Scenario) -> Workload:
     """Load and divide the data, find the layers, count the cost.
 
@@ -211,7 +218,7 @@ def _build(scenario: Scenario) -> Workload:
         card.layout,
         lora,
         _local(scenario),
-        METHODS[scenario.method.name],
+        make_method(scenario),
         card.costs,
         tokenizer.pad_token,
     )
@@ -287,6 +294,8 @@ def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
         choice.dropout,
         scenario.method.name,
         NUMBER_BITS[scenario.method.number_format],
+        scenario.method.keep,
+        scenario.method.value_bits,
         data.length,
         training.batch,
         training.optimizer,

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from fslora.methods.base import Job, Method, Slice, Update
+from fslora.methods.base import GlobalState, Job, Method, Slice, Update
 from fslora.methods.fedit import FedIT
+from fslora.methods.fedsa import FedSALoRA
+from fslora.methods.ffa import FFALoRA
 from fslora.methods.fslora import FSLoRA
+from fslora.methods.rolora import RoLoRA
 
 METHODS: Mapping[str, Method] = MappingProxyType(
-    {method.name: method for method in (FSLoRA(), FedIT())}
+    {method.name: method for method in (FSLoRA(), FedIT(), FFALoRA(), RoLoRA(), FedSALoRA())}
 )
+"""Methods by the name that scenarios use, with their default parameters."""
 
-__all__ = ["METHODS", "Job", "Method", "Slice", "Update"]
+__all__ = ["METHODS", "GlobalState", "Job", "Method", "Slice", "Update"]

@@ -183,24 +183,24 @@ class Method(ABC):
         """What the method adds to the sum of the devices' losses, (); None if nothing."""
         return None
 
-    # Traffic, per layer.
+    # Traffic.
 
-    def up_per_rank(self, d_in: int, d_out: int, phase: int) -> int:  # noqa: ARG002
-        """Numbers of a layer that a device sends for each rank it holds."""
-        return d_in + d_out
+    def vectors_up(self, d_in: int, d_out: int, phase: int) -> Sequence[int]:  # noqa: ARG002
+        """Lengths of the vectors of a layer that a device sends for each rank it holds."""
+        return d_in, d_out
 
-    def down_per_rank(self, d_in: int, d_out: int, phase: int) -> int:  # noqa: ARG002
-        """Numbers of a layer that are sent to devices for each rank."""
-        return d_in + d_out
+    def vectors_down(self, d_in: int, d_out: int, phase: int) -> Sequence[int]:  # noqa: ARG002
+        """Lengths of the vectors of a layer that are sent to devices for each rank."""
+        return d_in, d_out
 
     def numbers_up(self, layout: Layout, sketch_rank: int, phase: int = 0) -> int:
         """Numbers that a device uploads, heads included."""
-        per_rank = sum(self.up_per_rank(*dims, phase) for dims in layout.layers.values())
+        per_rank = sum(sum(self.vectors_up(*dims, phase)) for dims in layout.layers.values())
         return sketch_rank * per_rank + layout.head_numbers
 
     def numbers_down(self, layout: Layout, rank: int, phase: int = 0) -> int:
         """Numbers that a device is sent, or all are by a broadcast, heads included."""
-        per_rank = sum(self.down_per_rank(*dims, phase) for dims in layout.layers.values())
+        per_rank = sum(sum(self.vectors_down(*dims, phase)) for dims in layout.layers.values())
         return rank * per_rank + layout.head_numbers
 
     def merged_numbers(self, layout: Layout, rank: int, ranks: Sequence[int]) -> int:  # noqa: ARG002

@@ -8,11 +8,13 @@ the mean of the products.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fslora.methods.base import GlobalState, Method, Update
 from fslora.sketch import add_changes
 
 
+@dataclass(frozen=True, slots=True)
 class FedIT(Method):
     """Full-rank factors, averaged."""
 

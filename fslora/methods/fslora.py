@@ -18,12 +18,14 @@ Clipping a device's gradient norm bounds its step and, where it binds, biases th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fslora.lora import Adapter
 from fslora.methods.base import GlobalState, Job, Method, Slice, Update
 from fslora.sketch import add_changes, draw_indices
 
 
+@dataclass(frozen=True, slots=True)
 class FSLoRA(Method):
     """Random sketches of the global factors."""
 

@@ -320,12 +320,3 @@ class Training(Section):
                 "changes would come out k/r too small; choose scaled"
             )
         return self
-
-
-class MethodChoice(Section):
-    """How adapters are cut, trained and merged."""
-
-    name: str = "fslora"
-    """See `sim list methods`."""
-    number_format: NumberFormat = "float32"
-    """Format of the numbers sent both ways; they are rounded to it."""

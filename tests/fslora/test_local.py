@@ -1,6 +1,7 @@
 """Step sizes: over the rounds, and of sketched devices."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -8,8 +9,8 @@ import pytest
 import torch
 
 from fslora.local import LocalTraining, Schedule
-from fslora.lora import Adapter, Layout
-from fslora.methods import Job, Slice
+from fslora.lora import Adapter
+from fslora.methods import GlobalState, Job, Slice
 from fslora.methods.fslora import FSLoRA
 from fslora.trainer import Learner
 
@@ -28,21 +29,21 @@ def test_warm_up_rises_in_a_line() -> None:
     assert [warm.factor(t) for t in range(1, 8)] == [0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25]
 
 
+@dataclass(frozen=True)
 class EverySketch(FSLoRA):
     """Device n gets the n-th index set, the same in every layer."""
 
-    def __init__(self, rank: int, sketch_rank: int) -> None:
-        self.sets = [np.array(chosen) for chosen in combinations(range(rank), sketch_rank)]
+    sets: tuple[tuple[int, ...], ...] = ()
 
-    def slice(self, job: Job, layout: Layout, rank: int) -> Slice:
+    def slice(self, job: Job, adapter: Adapter, rank: int) -> Slice:
         """Index set number `job.device`."""
-        chosen = self.sets[job.device]
-        return Slice(np.tile(chosen, (len(layout.layers), 1)), rank / len(chosen))
+        chosen = np.array(self.sets[job.device])
+        return Slice(np.tile(chosen, (len(adapter.a), 1)), rank / len(chosen))
 
 
 def mean_change(learner: Learner, sketch_rank: int) -> Adapter:
     """Change of the global state, averaged over every index set, all on the same data."""
-    method = EverySketch(6, sketch_rank)
+    method = EverySketch(sets=tuple(combinations(range(6), sketch_rank)))
     count = len(method.sets)
     shards = tuple(learner.shards[0] for _ in range(count))
     state = Adapter(
@@ -54,7 +55,7 @@ def mean_change(learner: Learner, sketch_rank: int) -> Adapter:
     trained = Learner(**{**fields, "method": method, "shards": shards}).train(
         [Job(device, sketch_rank, 77) for device in range(count)]
     )
-    method.merge(state, trained, [1 / count] * count)
+    method.merge(GlobalState(state, learner.base, 1.0), trained, [1 / count] * count)
     return state
 
 

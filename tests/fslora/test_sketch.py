@@ -96,7 +96,7 @@ def test_sketched_step_equals_autograd_through_the_written_out_sketch(
         {n: t.unsqueeze(0) for n, t in a.items()},
         {n: t.unsqueeze(0) for n, t in sketched.items()},
         {},
-        torch.full((1, 1, 1), learner.lora.scale, dtype=torch.float64),
+        torch.full((1, len(a), 6), learner.lora.scale, dtype=torch.float64),
     )
     batches = learner.batches([job])
     tokens, length = batches.tokens[0, 0], batches.length[0, 0]

@@ -1,0 +1,45 @@
+"""Section on the method: how adapters are cut, trained, sent and merged."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sim.sections.base import NumberFormat, Probability, Section
+
+
+class MethodChoice(Section):
+    """What every method has."""
+
+    number_format: NumberFormat = "float32"
+    """Format of the numbers sent both ways; they are rounded to it."""
+    keep: Probability = 1.0
+    """Share of the numbers of each rank and factor that a device uploads, the largest changes,
+    rounded up; the others count as unchanged."""
+    value_bits: Literal[8, 4] | None = None
+    """Bits to which uploaded changes are rounded at random, unbiased, with one scale per rank and
+    factor; null for number_format."""
+
+
+class FSLoRA(MethodChoice):
+    """Sketches: each device trains some of the ranks (arXiv 2501.19389)."""
+
+    name: Literal["fslora"] = "fslora"
+    """fslora"""
+
+
+class Plain(MethodChoice):
+    """Methods without parameters of their own."""
+
+    name: Literal["fedit", "ffa-lora", "rolora", "fedsa-lora"]
+    """See `sim list methods`."""
+
+
+AnyMethod = Annotated[FSLoRA | Plain, Field(discriminator="name")]
+"""Any of the methods, by its name."""
+
+
+def own_parameters(choice: MethodChoice) -> dict[str, Any]:
+    """Keys and values that a method declares itself, beside those of every method."""
+    return {key: getattr(choice, key) for key in type(choice).__annotations__ if key != "name"}
