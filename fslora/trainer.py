@@ -72,6 +72,8 @@ class Learner:
         Weights of the adapted layers, which some methods change.
     compression
         What is left of an update on its way to the server.
+    seed
+        Of the factors that training began with.
     versions
         Kept versions of the global state by their numbers, each a copy.
     personal
@@ -91,6 +93,7 @@ class Learner:
     at_once: int
     base: BaseWeights
     compression: Compression
+    seed: int
     versions: dict[int, Adapter] = field(default_factory=dict)
     personal: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -130,6 +133,7 @@ class Learner:
             at_once,
             BaseWeights(model),
             compression,
+            seed,
         )
 
     def train(self, jobs: Sequence[Job], versions: Sequence[int] | None = None) -> list[Update]:
@@ -269,10 +273,20 @@ class Learner:
             updates.update(zip(stack.tolist(), trained, strict=True))
         return [updates[place] for place in range(len(jobs))]
 
-    def aggregate(self, updates: Sequence[Update], weight: Sequence[float]) -> None:
-        """Merge the updates with aggregation weights v_n into the global state."""
+    def aggregate(
+        self, updates: Sequence[Update], weight: Sequence[float], round_index: int = 1
+    ) -> None:
+        """Merge the updates with aggregation weights v_n into the global state.
+
+        Parameters
+        ----------
+        updates, weight
+            (M,) updates and their weights.
+        round_index
+            Number of the merge, for methods that draw.
+        """
         self._keep_personal(updates)
-        state = GlobalState(self.adapter, self.base, self.lora.scale)
+        state = GlobalState(self.adapter, self.base, self.lora.scale, self.seed, round_index)
         self.server.merge(state, updates, weight)
 
     def _keep_personal(self, updates: Sequence[Update]) -> None:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 
-def _methods() -> list[tuple[str, str]]:
+def _methods() -> list[tuple[str, ...]]:
     from fslora.methods import METHODS
 
     return [
-        (name, _first_line(inspect.getmodule(type(method)))) for name, method in METHODS.items()
+        (
+            name,
+            _first_line(inspect.getmodule(type(method))),
+            method.up,
+            method.down,
+            "base" if method.merges_into_base else "factors",
+            ", ".join(method.personal).upper() or "-",
+        )
+        for name, method in METHODS.items()
     ]
 
 
@@ -61,7 +69,12 @@ def _first_line(documented: object) -> str:
     return (inspect.getdoc(documented) or "").split("\n", 1)[0]
 
 
-CATALOGUE: Mapping[str, Callable[[], list[tuple[str, str]]]] = MappingProxyType(
+COLUMNS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"methods": ("name", "what", "up, per layer", "down, per layer", "merges into", "stays")}
+)
+"""Names of the columns, of tables that have more than names and what they are."""
+
+CATALOGUE: Mapping[str, Callable[[], Sequence[tuple[str, ...]]]] = MappingProxyType(
     {
         "methods": _methods,
         "policies": _policies,

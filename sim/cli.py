@@ -292,14 +292,14 @@ def list_(
     ] = None,
 ) -> None:
     """Show what a scenario can choose from."""
-    from sim.catalogue import CATALOGUE
+    from sim.catalogue import CATALOGUE, COLUMNS
     from sim.errors import InputError
     from sim.show import catalogue_table
 
     if what is not None and what not in CATALOGUE:
         raise InputError(f"{what}: known: {', '.join(CATALOGUE)}")
     for name in CATALOGUE if what is None else (what,):
-        catalogue_table(name, CATALOGUE[name]())
+        catalogue_table(name, CATALOGUE[name](), COLUMNS.get(name, ()))
 
 
 @app.command()

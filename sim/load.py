@@ -230,7 +230,11 @@ def _explain(detail: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
         return f"{path}: missing; give it a value"
     if kind == "union_tag_invalid":
         key = context["discriminator"].strip("'")
-        return f"{path}.{key} = '{context['tag']}': accepted: {context['expected_tags']}"
+        known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
+        near = difflib.get_close_matches(context["tag"], known, 1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        names = ", ".join(f"'{tag}'" for tag in known)
+        return f"{path}.{key} = '{context['tag']}': {hint}accepted: {names}"
     return f"{path} = {_show(value)}: {_requirement(detail['msg'])}"
 
 

@@ -237,9 +237,13 @@ def calibration_table(result: Calibration, file: Path) -> None:
     print_table(table)
 
 
-def catalogue_table(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Names and what they are."""
-    table = blank_table(title)
+def catalogue_table(
+    title: str, rows: Sequence[tuple[str, ...]], columns: Sequence[str] = ()
+) -> None:
+    """Names and what they are, under the names of the columns if there are any."""
+    table = Table(title=title, title_justify="left", show_header=bool(columns))
+    for column in columns:
+        table.add_column(column)
     for row in rows:
         table.add_row(*row)
     print_table(table)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -112,11 +114,26 @@ class GlobalState:
         Weights of the adapted layers.
     scale
         s: a layer computes W x + s B A x.
+    seed, round
+        Seed of the first factors, and number of the merge, for what a method draws.
     """
 
     adapter: Adapter
     base: BaseWeights
     scale: float
+    seed: int = 0
+    round: int = 1
+
+    def fresh_rows(self, name: str, count: int) -> Tensor:
+        """So many rows of a layer's A, (count, d_in), drawn for this merge like the first ones."""
+        import torch
+
+        any_a = self.adapter.a[name]
+        address = f"{self.seed}:{self.round}:{name}".encode()
+        key = int.from_bytes(blake2b(address, digest_size=8).digest(), "little") >> 1
+        draws = torch.Generator().manual_seed(key)
+        uniform = torch.rand((count, any_a.shape[1]), generator=draws, dtype=torch.float64)
+        return ((2 * uniform - 1) / math.sqrt(any_a.shape[1])).to(any_a)
 
     def cut(self, update: Update, layer: int, name: str) -> tuple[Tensor, Tensor]:
         """Factors B_I and A_I that a device started from, if the state is still that one."""
