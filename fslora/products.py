@@ -24,11 +24,11 @@ class Product:
     a: Tensor
 
     @classmethod
-    def sum(cls, parts: Iterable[tuple[float, Tensor, Tensor]]) -> Self:
-        """Sum of w B A over (w, B, A): weighted B side by side, A one below the other."""
+    def sum(cls, parts: Iterable[tuple[float, Product]]) -> Self:
+        """Weighted sum of products: weighted B side by side, A one below the other."""
         import torch
 
-        weighted = [(w * b, a) for w, b, a in parts]
+        weighted = [(w * part.b, part.a) for w, part in parts]
         return cls(torch.cat([b for b, _ in weighted], 1), torch.cat([a for _, a in weighted], 0))
 
     @property
@@ -69,3 +69,26 @@ class Product:
         b[:, :kept] = left @ (u[:, :kept] * s[:kept])
         a[:kept] = vt[:kept] @ right.T
         return type(self)(b, a)
+
+
+def best_flops(d_in: int, d_out: int, ranks: int, rank: int) -> float:
+    """Floating-point operations of `Product.best`, to leading order.
+
+    QR of a d x R matrix with its orthogonal factor takes 4 d R^2 - 4/3 R^3 and the SVD of an R x R
+    matrix about 21 R^3 (Golub and Van Loan, "Matrix Computations", 4th ed. 2013, sections 5.2 and
+    8.6); then both factors are multiplied with `rank` singular vectors.
+
+    Parameters
+    ----------
+    d_in, d_out
+        Size of the matrix.
+    ranks
+        R of the product.
+    rank
+        Ranks that are kept.
+    """
+    total = 0.0
+    for d in (d_in, d_out):
+        least = min(d, ranks)
+        total += 4.0 * d * ranks * least - 4.0 / 3.0 * least**3 + 2.0 * d * least * rank
+    return total + 21.0 * min(d_in, d_out, ranks) ** 3

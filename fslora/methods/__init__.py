@@ -6,15 +6,27 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fslora.methods.base import GlobalState, Job, Method, Slice, Update
+from fslora.methods.fedex import FedExLoRA
 from fslora.methods.fedit import FedIT
 from fslora.methods.fedsa import FedSALoRA
 from fslora.methods.ffa import FFALoRA
+from fslora.methods.flexlora import FlexLoRA
+from fslora.methods.flora import FLoRA
 from fslora.methods.fslora import FSLoRA
 from fslora.methods.rolora import RoLoRA
 
-METHODS: Mapping[str, Method] = MappingProxyType(
-    {method.name: method for method in (FSLoRA(), FedIT(), FFALoRA(), RoLoRA(), FedSALoRA())}
+_ALL: tuple[Method, ...] = (
+    FSLoRA(),
+    FedIT(),
+    FlexLoRA(),
+    FLoRA(),
+    FFALoRA(),
+    RoLoRA(),
+    FedSALoRA(),
+    FedExLoRA(),
 )
+
+METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})
 """Methods by the name that scenarios use, with their default parameters."""
 
 __all__ = ["METHODS", "GlobalState", "Job", "Method", "Slice", "Update"]

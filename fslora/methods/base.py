@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fslora.lora import Adapter, Layout
+from fslora.products import Product
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -135,17 +136,28 @@ class GlobalState:
         uniform = torch.rand((count, any_a.shape[1]), generator=draws, dtype=torch.float64)
         return ((2 * uniform - 1) / math.sqrt(any_a.shape[1])).to(any_a)
 
-    def cut(self, update: Update, layer: int, name: str) -> tuple[Tensor, Tensor]:
+    def cut(self, update: Update, layer: int, name: str) -> Product:
         """Factors B_I and A_I that a device started from, if the state is still that one."""
         import torch
 
         ranks = torch.from_numpy(update.slice.indices[layer]).to(self.adapter.a[name].device)
-        return self.adapter.b[name][:, ranks], self.adapter.a[name][ranks]
+        return Product(self.adapter.b[name][:, ranks], self.adapter.a[name][ranks])
 
-    def trained(self, update: Update, layer: int, name: str) -> tuple[Tensor, Tensor]:
+    def trained(self, update: Update, layer: int, name: str) -> Product:
         """Factors B_n and A_n that a device ended with, if it started from this state."""
-        b, a = self.cut(update, layer, name)
-        return b + update.delta_b[name], a + update.delta_a[name]
+        start = self.cut(update, layer, name)
+        return Product(start.b + update.delta_b[name], start.a + update.delta_a[name])
+
+    def change(self, update: Update, layer: int, name: str) -> Product:
+        """B_n A_n - B_I A_I of a device that started from this state, of 2k ranks.
+
+        As dB A_n + B_I dA, which does not cancel; of k ranks, if it started from B = 0.
+        """
+        start, end = self.cut(update, layer, name), self.trained(update, layer, name)
+        first = Product(update.delta_b[name], end.a)
+        if not start.b.any():
+            return first
+        return Product.sum([(1.0, first), (1.0, Product(start.b, update.delta_a[name]))])
 
 
 class Method(ABC):
@@ -161,6 +173,9 @@ class Method(ABC):
     up, down
         Numbers per layer that a device sends, and that it is sent, as expressions in the ranks r
         and k, d_in and d_out; `round` where they alternate.
+    merged
+        Numbers per layer that a merge adds to every next download, once, in the sum K of the ranks
+        merged.
     additive
         Whether the merge adds a weighted sum of changes to the factors, so that any server
         optimizer and asynchronous schedules go with it.
@@ -175,6 +190,7 @@ class Method(ABC):
     name: ClassVar[str]
     up: ClassVar[str] = "k * (d_in + d_out)"
     down: ClassVar[str] = "r * (d_in + d_out)"
+    merged: ClassVar[str] = "0"
     additive: ClassVar[bool] = True
     phases: ClassVar[int] = 1
     personal: ClassVar[tuple[Part, ...]] = ()

@@ -32,7 +32,7 @@ class FSLoRA(MethodChoice):
 class Plain(MethodChoice):
     """Methods without parameters of their own."""
 
-    name: Literal["fedit", "ffa-lora", "rolora", "fedsa-lora"]
+    name: Literal["fedit", "flexlora", "flora", "ffa-lora", "rolora", "fedsa-lora", "fedex-lora"]
     """See `sim list methods`."""
 
 

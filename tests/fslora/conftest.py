@@ -17,7 +17,7 @@ from transformers import (
 from fslora.data import Dataset, Examples
 from fslora.local import LocalTraining
 from fslora.lora import LoraSpec, find_layout
-from fslora.methods import METHODS
+from fslora.methods import METHODS, Method
 from fslora.trainer import Learner
 
 CLASSES = 3
@@ -80,7 +80,7 @@ def make_learner() -> Callable[..., Learner]:
 
     def make(
         kind: str = "causal-lm",
-        method: str = "fslora",
+        method: str | Method = "fslora",
         rank: int = 6,
         local: LocalTraining | None = None,
         padded: bool = False,
@@ -102,7 +102,7 @@ def make_learner() -> Callable[..., Learner]:
             shards,
             LoraSpec(rank, 8.0, dropout=dropout),
             local or LocalTraining(steps=3, batch=2, learning_rate=0.3),
-            METHODS[method],
+            METHODS[method] if isinstance(method, str) else method,
             seed=11,
             dtype=torch.float64,
             **options,  # type: ignore[arg-type]
