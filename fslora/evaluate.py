@@ -41,13 +41,16 @@ def evaluate(
 
 
 def mean_evaluation(each: Sequence[Evaluation], weight: Sequence[float]) -> Evaluation:
-    """Weighted mean of evaluations of several models."""
+    """Weighted mean of evaluations of several models; perplexity is that of the mean loss."""
     share = np.asarray(weight, dtype=np.float64) / sum(weight)
+    loss = float(share @ np.array([one.loss for one in each]))
     metrics = {
         name: float(share @ np.array([one.metrics[name] for one in each]))
         for name in each[0].metrics
     }
-    return Evaluation(float(share @ np.array([one.loss for one in each])), metrics)
+    if "perplexity" in metrics:
+        metrics["perplexity"] = _perplexity(loss)
+    return Evaluation(loss, metrics)
 
 
 def _causal(model: StackedModel, examples: Examples, batch: int) -> Evaluation:
@@ -65,10 +68,14 @@ def _causal(model: StackedModel, examples: Examples, batch: int) -> Evaluation:
         mean,
         {
             "bits_per_byte": nats / math.log(2) / int(examples.predicted_bytes.sum()),
-            "perplexity": math.exp(min(mean, _LARGEST_EXPONENT)),
+            "perplexity": _perplexity(mean),
             "exact_match": exact / len(examples),
         },
     )
+
+
+def _perplexity(loss: float) -> float:
+    return math.exp(min(loss, _LARGEST_EXPONENT))
 
 
 def _classification(model: StackedModel, examples: Examples, batch: int) -> Evaluation:

@@ -10,6 +10,7 @@ again by the closed form of their rule.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
+from fslora.compression import Compression
 from sim.bands import bands_in_use, pieces_of, uploads
 from sim.errors import InputError
 from sim.evaluations import evaluations, final_metrics
@@ -56,6 +58,7 @@ from sim.steering import Steering
 from sim.system import System, build_system
 from sim.timeline import LabelRow, UpdateRow
 from sim.totals import Activity
+from sim.workload import make_method
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -279,32 +282,48 @@ def _labels(system: System, tables: Tables) -> Iterator[Finding]:
 def _traffic(
     run: RunFiles, timeline: pd.DataFrame, sent: Sent, tries: Attempts
 ) -> Iterator[Finding]:
-    """Uploads are rank x shapes x number size, with the shapes of the adapter on disk."""
-    if run.scenario.training.timing_only:
+    """Uploads are those of the method's table, with the shapes of the adapter on disk."""
+    scenario = run.scenario
+    if scenario.training.timing_only:
         return
     path = run.folder / "adapter" / "adapter_model.safetensors"
-    per_rank = fixed = rank = 0
+    dims: dict[str, dict[str, int]] = defaultdict(dict)
+    fixed = rank = 0
     try:
         with safe_open(path, framework="np") as tensors:
             for name in tensors.keys():  # noqa: SIM118  # not a mapping
                 shape = tensors.get_slice(name).get_shape()
-                if "lora_A" in name:
-                    per_rank, rank = per_rank + shape[1], shape[0]
-                elif "lora_B" in name:
-                    per_rank += shape[0]
-                else:
+                layer, factor, _ = name.partition(".lora_")
+                if not factor:
                     fixed += int(np.prod(shape))
+                elif ".lora_A" in name:
+                    dims[layer]["d_in"], rank = shape[1], shape[0]
+                else:
+                    dims[layer]["d_out"] = shape[0]
     except (OSError, SafetensorError) as error:
         yield Finding("adapter/adapter_model.safetensors", None, f"cannot be read ({error})")
         return
-    if rank != run.scenario.lora.rank:
+    if rank != scenario.lora.rank:
         yield Finding(
             "adapter/adapter_model.safetensors",
             None,
-            f"has rank {rank}, the scenario {run.scenario.lora.rank}",
+            f"has rank {rank}, the scenario {scenario.lora.rank}",
         )
-    number_bytes = NUMBER_BITS[run.scenario.method.number_format] // 8
-    size = (sent.rank[tries.sent] * per_rank + fixed) * number_bytes
+    choice, method = scenario.method, make_method(scenario)
+    number_bits = NUMBER_BITS[choice.number_format]
+    compression = Compression(choice.keep, choice.value_bits)
+    per_rank = np.array(
+        [
+            sum(
+                compression.vector_bits(length, number_bits)
+                for layer in dims.values()
+                for length in method.vectors_up(layer["d_in"], layer["d_out"], phase)
+            )
+            for phase in range(method.phases)
+        ]
+    )
+    phase = (sent.round[tries.sent] - 1) % method.phases
+    size = (sent.rank[tries.sent] * per_rank[phase] + fixed * number_bits) // 8
     wrong = (tries.outcome == DONE) & (tries.bytes != size)
     yield from where(
         "timeline.csv",

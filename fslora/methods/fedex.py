@@ -1,4 +1,4 @@
-"""FedEx-LoRA: averaged factors, and what their product lacks merged into the base (arXiv 2410.09432).
+"""FedEx-LoRA: averaged factors, what their product lacks goes into the base (arXiv 2410.09432).
 
 Device n trains all r ranks from the common factors. The server averages them, A' = A + sum_n v_n
 dA_n and B' likewise, and adds to the frozen weights what the product of the means leaves out of the

@@ -1,0 +1,139 @@
+"""Every method through the whole simulation: bytes, server time, and files that agree."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fslora.methods import METHODS
+from sim.errors import InputError
+from sim.run import run
+from sim.scenario import Scenario
+from sim.system import build_system
+from sim.verify import verify
+
+Simulate = Callable[[Scenario], Any]
+Tiny = Callable[..., Scenario]
+
+FOUR_BYTES = 4
+
+
+def per_layer(told: str, layers: dict[str, tuple[int, int]], **known: int) -> int:
+    """Sum of a table's expression over the layers."""
+    return sum(
+        eval(told, {}, {**known, "d_in": d_in, "d_out": d_out}) for d_in, d_out in layers.values()
+    )
+
+
+@pytest.mark.parametrize("downlink", ["broadcast", "unicast"])
+@pytest.mark.parametrize("name", METHODS)
+def test_bytes_are_those_of_the_table(
+    name: str, downlink: str, tiny: Tiny, simulate: Simulate
+) -> None:
+    method = METHODS[name]
+    caps = [16, 16, 4, 8] if method.accepts(16, 4) else [16]
+    scenario = tiny(
+        {
+            "method": name,
+            "fleet.rank_caps": caps,
+            "radio.downlink": downlink,
+            "policy": {"name": "uniform", "probability": 0.7, "max_noise": None},
+            "schedule": {"server_flops": 1e9},
+            "stop": {"rounds": 4},
+        }
+    )
+    done = simulate(scenario)
+    assert verify(done.files).findings == ()
+    layers = dict(build_system(scenario).workload.layout.layers)
+    dense = sum(d_in * d_out for d_in, d_out in layers.values())
+    timeline = done.files.table("timeline.csv")
+    rank = done.files.table("plan.csv")["rank"].to_numpy()
+    merged, has = 0, np.zeros(4)
+    heard = 0
+    for number, row in done.files.table("rounds.csv").set_index("round").iloc[1:].iterrows():
+        of_round = timeline[timeline["round"] == number]
+        device = of_round.query("phase == 'uplink'")["device"].to_numpy().astype(int)
+        up = sum(per_layer(method.up, layers, k=int(k), r=16, round=number) for k in rank[device])
+        assert row["bytes_up"] == FOUR_BYTES * up
+        if downlink == "broadcast":
+            down = per_layer(method.down, layers, r=16, round=number) + min(merged - heard, dense)
+            heard = merged
+        else:
+            down = 0
+            for n in device.tolist():
+                known = {"r": int(rank[n]), "k": int(rank[n]), "round": number}
+                down += per_layer(method.down, layers, **known) + min(merged - has[n], dense)
+                has[n] = merged
+        assert row["bytes_down"] == FOUR_BYTES * down
+        merged += per_layer(method.merged, layers, K=int(rank[device].sum()))
+        served = of_round.query("phase == 'aggregate'")
+        workload = build_system(scenario).workload
+        flops = method.server_flops(workload.layout, 16, rank[device].tolist())
+        lasts = float((served["end_s"] - served["start_s"]).iloc[0])
+        assert lasts == pytest.approx(0.1 + flops / 1e9, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_timing_only_has_the_times_of_training(
+    name: str, tiny: Tiny, simulate: Simulate, tmp_path: Any
+) -> None:
+    trained = simulate(tiny({"method": name}))
+    run(tiny({"method": name, "training.timing_only": True}), tmp_path / "timing")
+    for file in ("timeline.csv", "spectrum.csv"):
+        assert (tmp_path / "timing" / file).read_bytes() == (
+            trained.files.folder / file
+        ).read_bytes()
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if not METHODS[n].additive])
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"training.server": "adam"}, "training.server"),
+        (
+            {
+                "schedule": "fedbuff",
+                "radio": {"downlink": "unicast", "allocation": "work-conserving"},
+                "policy": {"name": "full"},
+            },
+            "schedule.name",
+        ),
+    ],
+)
+def test_what_is_no_sum_of_changes_is_refused(
+    name: str, changes: dict[str, Any], key: str, tiny: Tiny
+) -> None:
+    with pytest.raises(ValueError, match=key):
+        tiny({"method": name, **changes})
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].merges_into_base])
+def test_four_bits_hold_no_merged_weights(name: str, tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match=r"model\.dtype"):
+        tiny({"method": name, "model.dtype": "nf4"})
+
+
+@pytest.mark.parametrize(
+    "changes", [{"keep": 0.25}, {"value_bits": 4}, {"keep": 0.1, "value_bits": 8}]
+)
+def test_compressed_uploads(changes: dict[str, Any], tiny: Tiny, simulate: Simulate) -> None:
+    """Per rank and factor ceil(keep d) values with their places, and a scale if rounded."""
+    scenario = tiny({"method": {"name": "fslora", **changes}, "policy": {"name": "full"}})
+    done = simulate(scenario)
+    assert verify(done.files).findings == ()
+    keep, bits = changes.get("keep", 1.0), changes.get("value_bits")
+
+    def vector(d: int) -> int:
+        places = int(np.ceil(np.log2(d))) if keep < 1 else 0
+        return int(np.ceil(keep * d)) * ((bits or 32) + places) + (32 if bits else 0)
+
+    layers = build_system(scenario).workload.layout.layers.values()
+    wanted = 16 * sum(vector(d_in) + vector(d_out) for d_in, d_out in layers)
+    first = done.files.table("rounds.csv").iloc[1]
+    assert first["bytes_up"] == 4 * (wanted // 8)
+
+
+def test_rank_below_that_of_the_method_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(InputError, match=r"fleet\.rank_caps"):
+        build_system(tiny({"method": "fedex-lora", "fleet.rank_caps": [4]}))
