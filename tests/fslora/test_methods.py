@@ -198,21 +198,83 @@ def test_first_round_of_rolora_trains_b(make_learner: Make) -> None:
     assert all(value.any() for value in update.delta_b.values())
 
 
-@pytest.mark.parametrize("name", ["ffa-lora", "rolora"])
+def moved_by_products(
+    learner: Learner, updates: list[Update], weight: list[float]
+) -> dict[str, Tensor]:
+    """W + s B A plus the weighted sum of what each device's own product moved by."""
+    before = effective(learner)
+    ends = [ended(learner, update) for update in updates]
+    return {
+        layer: value + sum(v * (end[layer] - value) for v, end in zip(weight, ends, strict=True))
+        for layer, value in before.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["ffa-lora", "rolora", "flora", "fedex-lora"])
 def test_products_add_up_exactly(make_learner: Make, name: str) -> None:
-    """With one factor in common the merge is the weighted sum of the products."""
+    """The merge is the weighted sum of the products, whatever the weights add up to."""
     learner = make_learner(method=name, rank=RANK)
-    for round_index in (1, 2):
-        before = effective(learner)
+    for round_index in (1, 2, 3):
         updates = learner.train([Job(n, RANK, 7 + n, round_index) for n in range(3)])
         weight = [0.7, 1.4, 0.2]
-        ends = [ended(learner, update) for update in updates]
+        wanted = moved_by_products(learner, updates, weight)
         learner.aggregate(updates, weight, round_index)
         for layer, value in effective(learner).items():
-            moved = sum(
-                v * (end[layer] - before[layer]) for v, end in zip(weight, ends, strict=True)
-            )
-            torch.testing.assert_close(value, before[layer] + moved, rtol=0, atol=1e-12)
+            torch.testing.assert_close(value, wanted[layer], rtol=0, atol=1e-12)
+
+
+def test_factors_averaged_apart_do_not_add_up(make_learner: Make) -> None:
+    """What FedEx-LoRA puts right is there to be put right."""
+    learner = make_learner(method="fedit", rank=RANK)
+    updates = learner.train([Job(n, RANK, 7 + n) for n in range(3)])
+    wanted = moved_by_products(learner, updates, [0.5, 0.2, 0.3])
+    learner.aggregate(updates, [0.5, 0.2, 0.3])
+    found = effective(learner)
+    assert any((found[layer] - value).abs().max() > 1e-4 for layer, value in wanted.items())
+
+
+def test_flexlora_at_full_rank_is_the_mean_of_the_products(make_learner: Make) -> None:
+    learner = make_learner(method="flexlora", rank=16)
+    updates = learner.train([Job(n, 16, 7 + n) for n in range(3)])
+    weight = [0.5, 0.9, 0.3]
+    wanted = moved_by_products(learner, updates, weight)
+    learner.aggregate(updates, weight)
+    for layer, value in effective(learner).items():
+        torch.testing.assert_close(value, wanted[layer], rtol=0, atol=1e-11)
+
+
+def test_flexlora_sends_the_nearest_product_of_every_rank(make_learner: Make) -> None:
+    """Eckart and Young: what is left out has the norm of the singular values left out."""
+    learner = make_learner(method="flexlora", rank=RANK)
+    jobs = [Job(0, 6, 7), Job(1, 2, 8), Job(2, 4, 9)]
+    updates, weight = learner.train(jobs), [0.5, 0.2, 0.3]
+    wanted = {}
+    for layer, name in enumerate(learner.adapter.a):
+        a, b = learner.adapter.a[name], learner.adapter.b[name]
+        wanted[name] = sum(
+            v * (b[:, : job.rank] + update.delta_b[name]) @ (a[: job.rank] + update.delta_a[name])
+            for job, update, v in zip(jobs, updates, weight, strict=True)
+        )
+        assert updates[1].slice.indices[layer].tolist() == [0, 1]
+    learner.aggregate(updates, weight)
+    for name, matrix in wanted.items():
+        spectrum = torch.linalg.svdvals(matrix)
+        for k in range(1, RANK + 1):
+            sent = learner.adapter.b[name][:, :k] @ learner.adapter.a[name][:k]
+            left = torch.linalg.norm(matrix - sent)
+            torch.testing.assert_close(left, spectrum[k:].norm(), rtol=1e-9, atol=1e-12)
+
+
+def test_flora_begins_every_round_afresh(make_learner: Make) -> None:
+    learner = make_learner(method="flora", rank=RANK)
+    seen = []
+    for round_index in (1, 2):
+        learner.aggregate(learner.train([Job(0, RANK, 5, round_index)]), [1.0], round_index)
+        assert not any(value.any() for value in learner.adapter.b.values())
+        seen.append({name: value.clone() for name, value in learner.adapter.a.items()})
+    for name, value in seen[0].items():
+        assert value.abs().max() <= value.shape[1] ** -0.5
+        assert not torch.equal(value, seen[1][name])
 
 
 def test_fedsa_keeps_each_device_its_own_b(make_learner: Make) -> None:
