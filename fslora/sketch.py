@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+#: Share of a rank's chance of being drawn that does not depend on its norm.
+UNIFORM = 0.2
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -40,6 +43,102 @@ def draw_indices(key: int, layers: int, rank: int, sketch_rank: int) -> NDArray[
     """
     order = np.random.default_rng(key).random((layers, rank)).argsort(axis=1)
     return np.sort(order[:, :sketch_rank], axis=1)
+
+
+def rolling_indices(
+    round_index: int, layers: int, rank: int, sketch_rank: int
+) -> NDArray[np.int64]:
+    """A window of ranks that moves on by one every round, the same for all (arXiv 2212.01548).
+
+    Over r rounds every rank is in it k times.
+
+    Parameters
+    ----------
+    round_index
+        1, 2, ...
+    layers, rank, sketch_rank
+        Number of layers, r, and k <= r.
+
+    Returns
+    -------
+    array (layers, k)
+        Ascending indices.
+    """
+    window = np.sort((round_index - 1 + np.arange(sketch_rank)) % rank)
+    return np.tile(window, (layers, 1))
+
+
+def rank_norms(adapter: Adapter) -> NDArray[np.float64]:
+    """Norms |b_j| |a_j| of what each rank adds to the product, (layers, r)."""
+    norms = [
+        (adapter.b[name].norm(dim=0) * a.norm(dim=1)).double().cpu().numpy()
+        for name, a in adapter.a.items()
+    ]
+    return np.array(norms)
+
+
+def top_indices(norms: NDArray[np.float64], sketch_rank: int) -> NDArray[np.int64]:
+    """The k ranks of largest norm per layer, ascending; of equal ones the first."""
+    order = np.argsort(-norms, axis=1, kind="stable")
+    return np.sort(order[:, :sketch_rank], axis=1)
+
+
+def inclusion(norms: NDArray[np.float64], sketch_rank: int) -> NDArray[np.float64]:
+    """Chances (layers, r) of being among k ranks, in proportion to their norms as far as they can.
+
+    A share `UNIFORM` of each chance is k/r for all, so that none is too small; the rest is in
+    proportion to the norms, and at most 1. They add up to k. In proportion to the norms they
+    make the variance of the sketched product least but for what different ranks have in common
+    (own derivation).
+    """
+    rank = norms.shape[1]
+    # A layer without norms is drawn from evenly.
+    size = np.where(norms.sum(1, keepdims=True) > 0, norms, 1.0)
+    certain = np.zeros_like(size, dtype=np.bool_)
+    while True:
+        rest = np.where(certain, 0.0, size)
+        mass = rest.sum(1, keepdims=True)
+        # Where all that are left have no norm, they share evenly.
+        rest = np.where(mass > 0, rest, ~certain)
+        mass = np.maximum(rest.sum(1, keepdims=True), np.finfo(np.float64).tiny)
+        chance = rest / mass * (sketch_rank - certain.sum(1, keepdims=True))
+        over = ~certain & (chance >= 1.0)
+        if not over.any():
+            break
+        certain |= over
+    chance = np.where(certain, 1.0, chance)
+    return np.asarray(UNIFORM * sketch_rank / rank + (1 - UNIFORM) * chance)
+
+
+def draw_unequal(key: int, chance: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Draw k ranks per layer with given chances that add up to k: systematic sampling.
+
+    The ranks lie on a line in random order, each as long as its chance; those are taken that meet
+    u, u + 1, ... for a uniform u (Madow, "On the theory of systematic sampling, II", Annals of
+    Mathematical Statistics 20, 1949).
+
+    Parameters
+    ----------
+    key
+        Seed of this device and dispatch.
+    chance
+        (layers, r).
+
+    Returns
+    -------
+    array (layers, k)
+        Ascending indices.
+    """
+    draws = np.random.default_rng(key)
+    count = round(float(chance[0].sum()))
+    chosen = np.empty((len(chance), count), dtype=np.int64)
+    for layer, row in enumerate(chance):
+        order = draws.permutation(len(row))
+        ends = np.cumsum(row[order])
+        # The last end is k but for a rounding.
+        ends[-1] = count
+        chosen[layer] = np.sort(order[np.searchsorted(ends, draws.random() + np.arange(count))])
+    return chosen
 
 
 def pad_indices(indices: Sequence[NDArray[np.int64]], width: int) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,9 @@ class FSLoRA(MethodChoice):
 
     name: Literal["fslora"] = "fslora"
     """fslora"""
+    indices: Literal["random", "cyclic", "importance", "top"] = "random"
+    """Which ranks a device gets: at random; a window that rolls by one every round; at random by
+    their norms |b_j| |a_j|; those of the largest norms, which is biased."""
 
 
 class Plain(MethodChoice):

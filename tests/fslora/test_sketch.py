@@ -1,16 +1,33 @@
 """Sketches: unbiased, of known variance, and true submatrices."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import chisquare
 from torch.nn.functional import cross_entropy
 
 from fslora.local import LocalTraining, SketchStep
-from fslora.methods import METHODS, Job
-from fslora.sketch import cut_stack, draw_indices, pad_indices, scatter_add
+from fslora.lora import Adapter
+from fslora.methods import METHODS, Job, Slice
+from fslora.methods.fslora import FSLoRA, Indices
+from fslora.reference import train_alone
+from fslora.sketch import (
+    UNIFORM,
+    cut_stack,
+    draw_indices,
+    draw_unequal,
+    inclusion,
+    pad_indices,
+    rank_norms,
+    rolling_indices,
+    scatter_add,
+    top_indices,
+)
 from fslora.stacked import Stack
 from fslora.trainer import Learner
 
@@ -175,3 +192,98 @@ def test_fedit_refuses_sketches() -> None:
     assert not METHODS["fedit"].accepts(8, 7)
     assert METHODS["fslora"].accepts(8, 1)
     assert not METHODS["fslora"].accepts(8, 9)
+
+
+def test_window_rolls_over_all_ranks() -> None:
+    seen = [rolling_indices(t, 3, 5, 2) for t in range(1, 6)]
+    assert [window[0].tolist() for window in seen] == [[0, 1], [1, 2], [2, 3], [3, 4], [0, 4]]
+    assert all((window == window[0]).all() for window in seen)
+    assert np.bincount(np.concatenate([window[0] for window in seen])).tolist() == [2] * 5
+
+
+def test_top_takes_the_largest_and_of_equal_ones_the_first() -> None:
+    norms = np.array([[0.0, 3.0, 1.0, 3.0], [0.0, 0.0, 0.0, 0.0], [4.0, 1.0, 2.0, 3.0]])
+    assert top_indices(norms, 2).tolist() == [[1, 3], [0, 1], [0, 3]]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(st.floats(0, 1e3), min_size=2, max_size=9).flatmap(
+        lambda norms: st.tuples(st.just(norms), st.integers(1, len(norms)))
+    )
+)
+def test_chances_add_up_and_rise_with_the_norm(drawn: tuple[list[float], int]) -> None:
+    norms, k = drawn
+    chance = inclusion(np.array([norms]), k)[0]
+    assert chance.sum() == pytest.approx(k, rel=1e-9)
+    assert ((chance > 0) & (chance <= 1 + 1e-12)).all()
+    order = np.argsort(norms, kind="stable")
+    assert (np.diff(chance[order]) >= -1e-9).all()
+    assert chance.min() >= UNIFORM * k / len(norms) * (1 - 1e-9)
+
+
+def test_unequal_draws_have_their_chances_and_the_sketch_mean_one() -> None:
+    norms = np.array([[1.0, 5.0, 0.0, 2.0, 9.0], [1.0] * 5])
+    chance, count = inclusion(norms, 3), 4000
+    hits, mean = np.zeros_like(chance), np.zeros_like(chance)
+    for key in range(count):
+        chosen = draw_unequal(key, chance)
+        assert all(len(set(row)) == 3 for row in chosen.tolist())
+        for layer, row in enumerate(chosen):
+            hits[layer, row] += 1
+            mean[layer, row] += 1 / chance[layer, row]
+    spread = np.sqrt(chance * (1 - chance) / count)
+    assert (np.abs(hits / count - chance) <= 5 * spread + 1e-12).all()
+    assert (np.abs(mean / count - 1) <= 5 * spread / chance + 1e-12).all()
+
+
+@pytest.mark.parametrize("indices", ["cyclic", "importance", "top"])
+def test_stacks_train_other_index_rules_as_devices_do_alone(
+    make_learner: Make, indices: Indices
+) -> None:
+    learner = make_learner(method=FSLoRA(indices))
+    jobs = [Job(n, k, 40 + n, 2) for n, k in enumerate((2, 6, 4))]
+    for job, update in zip(jobs, learner.train(jobs), strict=True):
+        alone = train_alone(learner, job)
+        assert (alone.slice.indices == update.slice.indices).all()
+        for name, value in alone.delta_b.items():
+            torch.testing.assert_close(update.delta_b[name], value, rtol=0, atol=1e-12)
+            torch.testing.assert_close(
+                update.delta_a[name], alone.delta_a[name], rtol=0, atol=1e-12
+            )
+
+
+def test_importance_moves_each_rank_as_the_full_adapter_does_on_average(
+    make_learner: Make,
+) -> None:
+    """At B = 0 every sketch computes the same loss: its mean first step is the full one."""
+    local = LocalTraining(1, 4, 0.3)
+    learner = make_learner(method=FSLoRA("importance"), local=local)
+    norms = rank_norms(learner.adapter)
+    for value in learner.adapter.b.values():
+        value.zero_()
+    (full,) = learner.train([Job(0, 6, 77)])
+    chance = inclusion(norms, 2)
+    # What a device with rank j adds to it, times the chance that it has it, over chances.
+    rows = {name: torch.zeros_like(value) for name, value in full.delta_b.items()}
+    for first in range(0, 6, 2):
+        chosen = np.tile([first, first + 1], (len(norms), 1))
+        piece = Slice(chosen, 3.0, gains=1 / np.take_along_axis(chance, chosen, axis=1))
+        fixed = dataclasses.replace(learner, method=_Fixed(piece=piece))
+        (update,) = fixed.train([Job(0, 2, 77)])
+        for layer, (name, delta) in enumerate(update.delta_b.items()):
+            likely = torch.from_numpy(chance[layer][chosen[layer]])
+            rows[name][:, chosen[layer]] += likely * update.factor_gain * delta
+    for name, value in full.delta_b.items():
+        torch.testing.assert_close(rows[name], value, rtol=0, atol=1e-12)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fixed(FSLoRA):
+    """Gives everybody the same slice."""
+
+    piece: Slice | None = None
+
+    def slice(self, job: Job, adapter: Adapter, rank: int) -> Slice:  # noqa: ARG002
+        assert self.piece is not None
+        return self.piece
