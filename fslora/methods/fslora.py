@@ -12,7 +12,7 @@ r (d_in + d_out) numbers, before it knows who will take part.
 Other rules for the index sets, `indices`: `cyclic`, a window that rolls over the ranks, one on
 every round, the same for all devices, so that S has mean I over r rounds, not in each;
 `importance`, drawn with chances pi_j in proportion to |b_j| |a_j| as far as that goes and with the
-diagonal 1/pi_j in S, mean I as well (own derivation); `top`, the k ranks of largest |b_j| |a_j| with
+diagonal 1/pi_j in S, mean I as well (own derivation); `top`, the k ranks of largest norm with
 gain 1, which is biased, and keeps training the ranks that it has chosen at first. Server and device
 work them out from the same global state.
 
