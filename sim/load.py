@@ -231,8 +231,8 @@ def _explain(detail: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     if kind == "union_tag_invalid":
         key = context["discriminator"].strip("'")
         known = [tag.strip("' ") for tag in context["expected_tags"].split(",")]
-        near = difflib.get_close_matches(context["tag"], known, 1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
+        near = difflib.get_close_matches(context["tag"], known, 2)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
         names = ", ".join(f"'{tag}'" for tag in known)
         return f"{path}.{key} = '{context['tag']}': {hint}accepted: {names}"
     return f"{path} = {_show(value)}: {_requirement(detail['msg'])}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fslora.methods.base import GlobalState, Job, Method, Slice, Update
+from fslora.methods.fair import LoRAFAIR
 from fslora.methods.fedex import FedExLoRA
 from fslora.methods.fedit import FedIT
 from fslora.methods.fedsa import FedSALoRA
@@ -13,17 +14,22 @@ from fslora.methods.ffa import FFALoRA
 from fslora.methods.flexlora import FlexLoRA
 from fslora.methods.flora import FLoRA
 from fslora.methods.fslora import FSLoRA
+from fslora.methods.hetlora import HetLoRA
+from fslora.methods.replication import Replication
 from fslora.methods.rolora import RoLoRA
 
 _ALL: tuple[Method, ...] = (
     FSLoRA(),
     FedIT(),
+    HetLoRA(),
+    Replication(),
     FlexLoRA(),
     FLoRA(),
     FFALoRA(),
     RoLoRA(),
     FedSALoRA(),
     FedExLoRA(),
+    LoRAFAIR(),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sim.sections.base import NumberFormat, Probability, Section
+from sim.sections.base import NonNegative, NumberFormat, Probability, Section
 
 
 class MethodChoice(Section):
@@ -32,14 +32,41 @@ class FSLoRA(MethodChoice):
     their norms |b_j| |a_j|; those of the largest norms, which is biased."""
 
 
+class HetLoRA(MethodChoice):
+    """Factors padded with zeros (arXiv 2401.06432)."""
+
+    name: Literal["hetlora"]
+    """hetlora"""
+    weights: Literal["norm", "data"] = "norm"
+    """Aggregation by the norms of the updates' products, or by the policy's weights alone."""
+
+
+class LoRAFAIR(MethodChoice):
+    """Averaged factors with a corrected B (arXiv 2411.14961)."""
+
+    name: Literal["lora-fair"]
+    """lora-fair"""
+    penalty_weight: NonNegative = 0.01
+    """Weight of the size of the correction, relative to that of A."""
+
+
 class Plain(MethodChoice):
     """Methods without parameters of their own."""
 
-    name: Literal["fedit", "flexlora", "flora", "ffa-lora", "rolora", "fedsa-lora", "fedex-lora"]
+    name: Literal[
+        "fedit",
+        "replication",
+        "flexlora",
+        "flora",
+        "ffa-lora",
+        "rolora",
+        "fedsa-lora",
+        "fedex-lora",
+    ]
     """See `sim list methods`."""
 
 
-AnyMethod = Annotated[FSLoRA | Plain, Field(discriminator="name")]
+AnyMethod = Annotated[FSLoRA | HetLoRA | LoRAFAIR | Plain, Field(discriminator="name")]
 """Any of the methods, by its name."""
 
 

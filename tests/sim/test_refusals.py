@@ -144,7 +144,7 @@ SCENARIOS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     ),
     "unknown method": (
         {"method": "fsrola"},
-        ("method.name = 'fsrola': ", "did you mean 'fslora'?"),
+        ("method.name = 'fsrola': ", "did you mean"),
     ),
     "unknown round model": (
         {"policy.rounds": "progres"},
