@@ -107,6 +107,18 @@ def test_devices_do_not_know_of_each_other(make_learner: Make, name: str) -> Non
 
 
 @every_method
+def test_devices_train_as_many_ranks_as_they_are_given(make_learner: Make, name: str) -> None:
+    learner = make_learner(method=name, rank=RANK)
+    jobs = jobs_of(name, (6, 2, 4))
+    for job, update in zip(jobs, learner.train(jobs), strict=True):
+        assert update.slice.indices.shape == (len(learner.adapter.a), job.rank)
+        assert all(len(set(ranks)) == job.rank for ranks in update.slice.indices.tolist())
+        for layer, a in update.delta_a.items():
+            assert len(a) == update.delta_b[layer].shape[1] == job.rank
+            assert (a.any(1) | update.delta_b[layer].any(0)).all()
+
+
+@every_method
 def test_training_leaves_the_global_state_alone(make_learner: Make, name: str) -> None:
     learner = make_learner(method=name, rank=RANK)
     before = learner.state()
