@@ -133,6 +133,33 @@ def compare(
 
 
 @app.command()
+def study(
+    file: Annotated[Path, typer.Argument(help="Study in YAML.", metavar="STUDY")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the runs; by default runs/ and its name.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, max=1024, help="Runs at a time.")] = 2,
+    csv: Annotated[Path | None, typer.Option(help="Write the table as CSV.")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
+) -> None:
+    """Run variants of a scenario on common seeds and compare them; what has finished is kept."""
+    from sim.compare import write_csv
+    from sim.show import comparison_table, several
+    from sim.study import load_study, run_study
+
+    parts = load_study(file, out or Path("runs") / file.stem)
+    with several(quiet, len(parts)) as tell:
+        result, failed = run_study(parts, workers, tell)
+    if csv is not None:
+        write_csv(result, csv)
+    comparison_table(result)
+    for folder, reason in failed.items():
+        print(f"{folder}: {reason}", file=sys.stderr)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def plot(
     runs: RunFolders,
     out: Annotated[

@@ -58,6 +58,8 @@ class Row:
         Over the runs that met it; None if none did. Times are interpolated.
     estimated
         Whether the runs trained nothing, so that the round model says when they are there.
+    last
+        The target's metric at the end of the runs; None without training.
     speedup
         First group's time over this one's, geometric mean over common seeds with its interval's
         ends; None for the first group, and where a run of a common seed missed the target.
@@ -71,6 +73,7 @@ class Row:
     energy_j: Interval | None
     estimated: bool
     speedup: tuple[float, float, float] | None
+    last: Interval | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,7 @@ def compare(runs: Sequence[RunFiles], target: Target | None) -> Comparison:
     """
     target = target or _common_target(runs)
     groups: dict[str, dict[int, Cost | None]] = {}
+    last: dict[str, list[float]] = {}
     estimated: dict[str, bool] = {}
     for run in runs:
         estimated[run.group] = run.scenario.training.timing_only
@@ -120,6 +124,9 @@ def compare(runs: Sequence[RunFiles], target: Target | None) -> Comparison:
         if run.scenario.seed in costs:
             raise InputError(f"{run.folder}: this scenario and seed is given twice")
         costs[run.scenario.seed] = cost_to(run, target)
+        column = "eval_loss" if target.metric == "eval_loss" else "eval_metric"
+        seen = run.table("rounds.csv")[column].dropna()
+        last.setdefault(run.group, []).extend(seen.tail(1).tolist())
     labels = group_labels(runs)
     first = next(iter(groups.values()))
     rows = []
@@ -135,6 +142,7 @@ def compare(runs: Sequence[RunFiles], target: Target | None) -> Comparison:
                 _interval([cost.energy_j for cost in met]),
                 estimated[group],
                 None if costs is first else _speedup(first, costs),
+                _interval(last[group]),
             )
         )
     return Comparison(target, tuple(rows))
@@ -245,7 +253,7 @@ def write_csv(result: Comparison, path: Path) -> None:
     InputError
         If the file cannot be written.
     """
-    names = ("time_s", "bytes_up", "energy_j")
+    names = ("time_s", "bytes_up", "energy_j", "last")
     head = ["scenario", "runs", "reached"]
     head += [f"{name}{end}" for name in names for end in ("", "_half_width")]
     head += ["speedup", "speedup_low", "speedup_high", "estimated"]

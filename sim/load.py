@@ -62,14 +62,14 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     InputError
         If the file cannot be read, is not a mapping, or any value is refused.
     """
-    tree = _read(path, "sim init", "a first scenario")
+    tree = read_yaml(path, "sim init", "a first scenario")
     for assignment in overrides:
         _assign(tree, assignment)
     _inline_device(tree, path.parent)
     try:
         scenario = Scenario.model_validate(tree)
     except ValidationError as error:
-        problems = [_explain(detail) for detail in error.errors()]
+        problems = [explain(detail) for detail in error.errors()]
         raise InputError(f"{path}: " + "\n".join(problems)) from None
     check_names(scenario)
     return scenario
@@ -88,11 +88,11 @@ def load_device(path: Path) -> Device:
     InputError
         If the file cannot be read, is not a mapping, or any value is refused.
     """
-    tree = _read(path, "sim calibrate", "a preset")
+    tree = read_yaml(path, "sim calibrate", "a preset")
     try:
         return Device.model_validate(tree)
     except ValidationError as error:
-        problems = [_explain(detail, Device) for detail in error.errors()]
+        problems = [explain(detail, Device) for detail in error.errors()]
         raise InputError(f"{path}: " + "\n".join(problems)) from None
 
 
@@ -164,7 +164,7 @@ def _one_of(key: str, name: str, known: Iterable[str]) -> None:
         raise InputError(f"{key} = '{name}': {hint}{', '.join(names)}")
 
 
-def _read(path: Path, command: str, result: str) -> dict[str, Any]:
+def read_yaml(path: Path, command: str, result: str) -> dict[str, Any]:
     """Keys and values of a file of which `command` writes `result`."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -212,7 +212,7 @@ def _assign(tree: dict[str, Any], assignment: str) -> None:
     place[names[-1]] = value
 
 
-def _explain(detail: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
+def explain(detail: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     """One line of key, value and remedy for a schema error."""
     path, section = _walk(detail["loc"], root)
     value, kind = detail["input"], detail["type"]

@@ -45,6 +45,13 @@ def measuring(quiet: bool) -> Iterator[Callable[[float], None]]:
 
 
 @contextmanager
+def several(quiet: bool, count: int) -> Iterator[Callable[[int, str], None]]:
+    """The same while so many runs go on, told how many have ended and how the latest did."""
+    with _bar(quiet, f"0 of {count}") as tell:
+        yield lambda done, text: tell(done / count, f"{done} of {count}, {text}")
+
+
+@contextmanager
 def _bar(quiet: bool, start: str) -> Iterator[Callable[[float, str], None]]:
     """A bar that is told the share done and what to say of it."""
     console = Console(stderr=True)
@@ -173,6 +180,7 @@ def comparison_table(result: Comparison) -> None:
         "uploaded (MB)",
         "energy (J)",
         "speed-up",
+        "at the end",
     )
     for row in result.rows:
         speedup = row.speedup
@@ -187,6 +195,7 @@ def comparison_table(result: Comparison) -> None:
             else f"{speedup[0]:.2f}"
             if math.isnan(speedup[1])
             else f"{speedup[0]:.2f} [{speedup[1]:.2f}, {speedup[2]:.2f}]",
+            _pm(row.last, 1.0, 4),
         )
     if any(row.estimated for row in result.rows):
         table.caption = "* estimated by the round model, without training"

@@ -232,7 +232,7 @@ def test_csv(make_run: MakeRun, tmp_path: Path) -> None:
     write_csv(result, tmp_path / "table.csv")
     with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as stream:
         a, b, c = csv.DictReader(stream)
-    names = ["time_s", "bytes_up", "energy_j"]
+    names = ["time_s", "bytes_up", "energy_j", "last"]
     head = ["scenario", "runs", "reached"]
     head += [f"{name}{end}" for name in names for end in ("", "_half_width")]
     assert list(a) == [*head, "speedup", "speedup_low", "speedup_high", "estimated"]
