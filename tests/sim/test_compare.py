@@ -243,7 +243,7 @@ def test_csv(make_run: MakeRun, tmp_path: Path) -> None:
     assert float(a["time_s_half_width"]) == result.rows[0].time_s.half_width
     assert (float(b["time_s"]), b["time_s_half_width"], b["speedup_low"]) == (5.0, "", "")
     assert float(b["speedup"]) == pytest.approx(2.0, rel=1e-12)
-    assert [c[name] for name in names] == ["", "", ""]
+    assert [c[name] for name in names] == ["", "", "", "2.5"]
     assert c["speedup"] == ""
 
 
