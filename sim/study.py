@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -119,7 +122,7 @@ def run_study(
     failed: dict[Path, str] = {}
     # Fresh processes: a fork would share the threads of a library that has started some.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent) as pool:
         running = {pool.submit(_run, part): part for part in parts}
         try:
             for count, future in enumerate(as_completed(running), 1):
@@ -134,6 +137,18 @@ def run_study(
     if not ended:
         raise InputError("; ".join(f"{folder}: {why}" for folder, why in failed.items()))
     return compare([open_run(part.folder) for part in ended], None), failed
+
+
+def _end_with_parent() -> None:
+    """Ask this process to save and end once the one that has started it is no more."""
+
+    def watch() -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None:
+            parent.join()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _run(part: Part) -> str:
