@@ -59,11 +59,11 @@ class Independent:
     """
 
     def __init__(self, problem: Problem, plan: Plan, seed: int) -> None:
-        self._problem, self._plan, self._seed = problem, plan, seed
+        self._weight, self._plan, self._seed = problem.unbiased_weight, plan, seed
 
     def draw(self, round_index: int) -> Cohort:
         """Return the cohort of a round: see `Sampler.draw`."""
-        return draw_cohort(self._plan, self._problem.unbiased_weight, self._seed, round_index)
+        return draw_cohort(self._plan, self._weight, self._seed, round_index)
 
     def learn(self, outcome: Outcome) -> None:
         """Do nothing: the plan is fixed."""

@@ -10,8 +10,7 @@ import numpy as np
 from sim.dispatch import Batch, FloatArray
 from sim.errors import RunError
 from sim.system import System
-from wireless.link import LinearLink, Link, linear_efficiency
-from wireless.spectrum import TimeDivision, Transfers
+from wireless.spectrum import Transfers
 
 
 def transfers_of(
@@ -88,20 +87,11 @@ def foretell(
         return Foretold(0.0, np.zeros(0) if world.rule.reserves else None)
     if share == 1.0 and world.whole is None and not world.rule.reserves:
         cell = None if not batch.cell.any() else batch.cell
-        link = batch.link
-        if not isinstance(world.rule, TimeDivision):
-            link = _simplest(link, band_hz)
         ready_s = batch.after_s + batch.compute_s
-        end_s = float(world.rule.round_time(ready_s, batch.bits, link, band_hz, cell=cell))
+        end_s = float(world.rule.round_time(ready_s, batch.bits, batch.link, band_hz, cell=cell))
         return Foretold(min(end_s, after_s), None)
     finish_s, reserved_hz = np.zeros(members), np.zeros(members)
     for places, sent in transfers_of(system, batch, band_hz):
         finish_s[places], reserved_hz[places] = sent.finish_s, sent.bandwidth_hz
     end_s = float(np.sort(finish_s)[math.ceil(share * members) - 1])
     return Foretold(min(end_s, after_s), reserved_hz if world.rule.reserves else None)
-
-
-def _simplest(link: Link, band_hz: float) -> Link:
-    """Links that are linear over the whole band as such, on which rules have closed forms."""
-    efficiency = linear_efficiency(link, band_hz)
-    return link if np.isnan(efficiency).any() else LinearLink(efficiency)

@@ -22,7 +22,7 @@ from wireless.link.base import LinearLink, Link
 from wireless.link.choice import make_link
 from wireless.link.faded import CappedLink, FadedLink
 from wireless.link.join import join
-from wireless.link.linear import linear_efficiency, linear_power
+from wireless.link.linear import linear_efficiency, linear_power, straightened
 from wireless.link.shannon import ErgodicRayleighLink, PowerLimitedLink
 
 __all__ = [
@@ -36,4 +36,5 @@ __all__ = [
     "linear_efficiency",
     "linear_power",
     "make_link",
+    "straightened",
 ]

@@ -8,7 +8,7 @@ can therefore be nowhere off it (own derivation). One value decides, whatever th
 import numpy as np
 from numpy.typing import NDArray
 
-from wireless.link.base import Link
+from wireless.link.base import LinearLink, Link
 
 #: Roundings by which a straight line may miss its own middle, in units of the last place.
 _ROUNDINGS = 4
@@ -33,6 +33,27 @@ def linear_efficiency(link: Link, band_hz: float) -> NDArray[np.float64]:
     """
     whole, half = (link.rate(np.full(len(link), width)) for width in (band_hz, band_hz / 2))
     return _slope(whole, half, band_hz)
+
+
+def straightened(link: Link, band_hz: float) -> Link:
+    """Return links that are all linear over a band as such, others as they are.
+
+    Parameters
+    ----------
+    link : Link
+        Uplinks of N devices.
+    band_hz : float
+        Width of the band in Hz.
+
+    Returns
+    -------
+    Link
+        A `LinearLink` of the same rates up to the band, or `link`.
+    """
+    if isinstance(link, LinearLink):
+        return link
+    efficiency = linear_efficiency(link, band_hz)
+    return link if np.isnan(efficiency).any() else LinearLink(efficiency)
 
 
 def linear_power(link: Link, band_hz: float) -> NDArray[np.float64]:

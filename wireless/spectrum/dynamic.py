@@ -1,11 +1,12 @@
 """What rules have in common that divide the band anew at every event."""
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import ClassVar
 
 from numpy.typing import ArrayLike
 
-from wireless.link import Link
+from wireless.link import Link, straightened
 from wireless.spectrum.cohorts import Cohorts, batch_time
 from wireless.spectrum.events import simulate
 from wireless.spectrum.rule import FloatArray, Transfers, Whole, one_cohort
@@ -38,7 +39,12 @@ class DynamicRule(ABC):
         cell: ArrayLike | None = None,
     ) -> FloatArray:
         """Return when each cohort ends: see `Rule.round_time`."""
-        return batch_time(self.finish_s, start_s, bits, link, bandwidth_hz, present, cell)
+        return batch_time(self._finish_s, start_s, bits, link, bandwidth_hz, present, cell)
+
+    def _finish_s(self, cohorts: Cohorts, bandwidth_hz: float) -> FloatArray:
+        """See `finish_s`; on linear links there are closed forms."""
+        link = straightened(cohorts.link, bandwidth_hz)
+        return self.finish_s(replace(cohorts, link=link), bandwidth_hz)
 
     def transfers(
         self,
