@@ -340,7 +340,8 @@ def nature(scenario: Scenario) -> tuple[dict[str, list[Any]], dict[tuple[int, in
     dispatcher, steering = Dispatcher(made), Steering(made, make_plan(made))
     jobs, count = {}, np.zeros(len(fleet), int)
     for number in range(1, 20):
-        _, batch = rounds.draw(made, steering, dispatcher, number, 11.0 * number)
+        heard_s = 11.0 * number + made.broadcast_s
+        _, batch = rounds.draw(made, steering, dispatcher, number, 11.0 * number, heard_s)
         for device, key in zip(batch.device.tolist(), batch.key.tolist(), strict=True):
             jobs[device, int(count[device])] = key
             count[device] += 1
