@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fslora.lora import Layout
-from fslora.methods.base import Method, Update
+from fslora.methods.base import Method, Part, Update
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -76,7 +76,7 @@ class Compression:
         )
         return sketch_rank * per_rank + layout.head_numbers * number_bits
 
-    def compress(self, update: Update, key: int) -> Update:
+    def compress(self, update: Update, key: int, personal: Sequence[Part] = ()) -> Update:
         """What arrives of an update.
 
         Parameters
@@ -85,17 +85,20 @@ class Compression:
             What the device has.
         key
             Seed of its job.
+        personal
+            Factors that stay on the device as they are.
         """
         if self.nothing:
             return update
         import torch
 
         draws = torch.Generator().manual_seed(key)
-        return replace(
-            update,
-            delta_a={n: self._rows(value, draws) for n, value in update.delta_a.items()},
-            delta_b={n: self._rows(value.T, draws).T for n, value in update.delta_b.items()},
-        )
+        a, b = update.delta_a, update.delta_b
+        if "a" not in personal:
+            a = {name: self._rows(value, draws) for name, value in a.items()}
+        if "b" not in personal:
+            b = {name: self._rows(value.T, draws).T for name, value in b.items()}
+        return replace(update, delta_a=a, delta_b=b)
 
     def _rows(self, value: Tensor, draws: Generator) -> Tensor:
         """Each row as it arrives."""
@@ -121,7 +124,10 @@ WHOLE = Compression()
 
 
 def compressed(
-    updates: Sequence[Update], keys: Sequence[int], compression: Compression
+    updates: Sequence[Update],
+    keys: Sequence[int],
+    compression: Compression,
+    personal: Sequence[Part],
 ) -> list[Update]:
-    """What arrives of several updates."""
-    return [compression.compress(u, key) for u, key in zip(updates, keys, strict=True)]
+    """What arrives of several updates; see `Compression.compress`."""
+    return [compression.compress(u, key, personal) for u, key in zip(updates, keys, strict=True)]

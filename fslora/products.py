@@ -25,7 +25,10 @@ class Product:
 
     @classmethod
     def sum(cls, parts: Iterable[tuple[float, Product]]) -> Self:
-        """Weighted sum of products: weighted B side by side, A one below the other."""
+        """Weighted sum of products: weighted B side by side, A one below the other.
+
+        In memory of its own: the last bits of a matrix product depend on where its factors lie.
+        """
         import torch
 
         weighted = [(w * part.b, part.a) for w, part in parts]

@@ -44,6 +44,8 @@ class StackTrainer:
     penalty
         What a method adds to the devices' losses: the sum over a stack, (), of a term of each
         device's own factors, or None.
+    personal
+        Factors that stay on the devices, so that no transfer rounds them.
 
     Attributes
     ----------
@@ -59,8 +61,9 @@ class StackTrainer:
         task: Task,
         dtype: torch.dtype,
         penalty: Callable[[Stack], Tensor | None] = lambda _: None,
+        personal: Sequence[Part] = (),
     ) -> None:
-        self._model, self._penalty = model, penalty
+        self._model, self._penalty, self._personal = model, penalty, personal
         self._lora, self._local, self._task = lora, local, task
         self._dtype = dtype
         self._device = model.model.device
@@ -130,7 +133,11 @@ class StackTrainer:
                 upload.keys[:devices, step],
             )
             self._run(stack, batch, masked)
-        delta = wire(stack.numbers - stack.start)
+        change = stack.numbers - stack.start
+        delta = wire(change)
+        for part in self._personal:
+            assert self._memory is not None
+            delta = torch.where(self._memory.columns(width, part), change, delta)
         loss = stack.loss.masked_fill(~delta.isfinite().all(dim=1), torch.nan).cpu().numpy()
         return Stack.unpack(delta, self._model.layout, stack.scale), loss / batches.steps
 
@@ -161,9 +168,11 @@ class StackTrainer:
         _set(stack.scale, scale)
         _set(stack.step_factor, factor)
         _set(stack.learning_rate, learning_rate)
-        Stack.unpack(stack.numbers, self._model.layout, stack.scale).fill(adapter, slices, own)
-        stack.start.copy_(wire(stack.numbers))
-        stack.numbers.copy_(stack.start)
+        factors = Stack.unpack(stack.numbers, self._model.layout, stack.scale)
+        factors.fill(adapter, slices)
+        stack.numbers.copy_(wire(stack.numbers))
+        factors.fill_own(own)
+        stack.start.copy_(stack.numbers)
         stack.loss.zero_()
         stack.optimizer.reset()
         return stack
@@ -239,7 +248,7 @@ class _Memory:
         self._step_factor = torch.empty((rows, 1), dtype=dtype, device=device)
         self._loss = torch.empty(rows, dtype=torch.float64, device=device)
         self._count = torch.zeros((), dtype=torch.float64, device=device)
-        self._masks: dict[tuple[int, Part], Tensor] = {}
+        self._columns: dict[tuple[int, Part], Tensor] = {}
 
     def fits(self, devices: int, width: int) -> bool:
         """Whether there is room for a stack."""
@@ -269,24 +278,21 @@ class _Memory:
             width * self._layout.numbers_per_rank,
             state,
             self._count,
-            self._trained(width, frozen),
+            None if frozen is None else (~self.columns(width, frozen)).to(numbers.dtype),
         )
         return _Training(
             numbers, start, scale, rate, factor, self._loss[:devices], optimizer, frozen
         )
 
-    def _trained(self, width: int, frozen: Part | None) -> Tensor | None:
-        """Columns of a stack that are trained, (P,); None if all are."""
-        if frozen is None:
-            return None
-        if (width, frozen) not in self._masks:
-            any_flat = self._flat[0]
-            mask = any_flat.new_ones((1, self._layout.numbers(width)))
-            parts = Stack.unpack(mask, self._layout, mask)
-            for value in (parts.a if frozen == "a" else parts.b).values():
-                value.zero_()
-            self._masks[width, frozen] = mask[0]
-        return self._masks[width, frozen]
+    def columns(self, width: int, part: Part) -> Tensor:
+        """Which columns of a stack, (P,), hold one of the factors."""
+        if (width, part) not in self._columns:
+            mask = torch.zeros((1, self._layout.numbers(width)), device=self._count.device)
+            factors = Stack.unpack(mask, self._layout, mask)
+            for value in (factors.a if part == "a" else factors.b).values():
+                value.fill_(1.0)
+            self._columns[width, part] = mask[0] > 0
+        return self._columns[width, part]
 
 
 @dataclass(frozen=True, slots=True)

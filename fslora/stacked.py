@@ -77,18 +77,8 @@ class Stack:
                 head[f"{name}.bias"] = next(pieces)
         return cls(a, b, head, scale)
 
-    def fill(
-        self, adapter: Adapter, slices: Sequence[Slice], own: Sequence[Mapping[str, Tensor]]
-    ) -> None:
-        """Copy in what each device gets of the global state; narrower devices end in zeros.
-
-        Parameters
-        ----------
-        adapter, slices
-            Global state, and what of it each device gets.
-        own
-            What each device has of its own instead, by the names of `named_tensors`.
-        """
+    def fill(self, adapter: Adapter, slices: Sequence[Slice]) -> None:
+        """Copy in what each device gets of the global state; narrower devices end in zeros."""
         width = next(iter(self.a.values())).shape[1]
         index, real = pad_indices([piece.indices for piece in slices], width)
         any_factor = next(iter(adapter.a.values()))
@@ -99,15 +89,16 @@ class Stack:
             self.b[name].copy_(b)
         for name, value in adapter.head.items():
             self.head[name].copy_(value.expand_as(self.head[name]))
-        parts = self.named()
+
+    def fill_own(self, own: Sequence[Mapping[str, Tensor]]) -> None:
+        """Put in place what devices have of their own, by the names of `named_tensors`."""
+        parts = (("a", self.a), ("b", self.b), ("head", self.head))
+        named = {
+            f"{part}.{name}": value for part, values in parts for name, value in values.items()
+        }
         for device, tensors in enumerate(own):
             for name, value in tensors.items():
-                parts[name][device].copy_(value)
-
-    def named(self) -> dict[str, Tensor]:
-        """Every tensor of the stack under its name in `named_tensors`."""
-        parts = (("a", self.a), ("b", self.b), ("head", self.head))
-        return {f"{part}.{name}": value for part, values in parts for name, value in values.items()}
+                named[name][device].copy_(value)
 
     def with_frozen(self, frozen: Part | None) -> Stack:
         """The same, where one of the factors asks for no gradient."""

@@ -128,7 +128,7 @@ class Learner:
             local,
             method,
             Server(server or ServerOptimizer(), method, adapter),
-            StackTrainer(model, lora, local, dataset.task, dtype, method.penalty),
+            StackTrainer(model, lora, local, dataset.task, dtype, method.penalty, method.personal),
             wire,
             at_once,
             BaseWeights(model),
@@ -393,7 +393,8 @@ class Learner:
             )
             for row, (job, piece) in enumerate(zip(jobs, slices, strict=True))
         ]
-        return compressed(updates, [job.key for job in jobs], self.compression)
+        keys = [job.key for job in jobs]
+        return compressed(updates, keys, self.compression, self.method.personal)
 
     @property
     def _remedy(self) -> str:

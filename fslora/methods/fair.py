@@ -25,6 +25,7 @@ from typing import ClassVar
 
 from fslora.lora import Layout
 from fslora.methods.base import GlobalState, Method, Update
+from fslora.methods.fedex import residual
 from fslora.sketch import add_changes
 
 
@@ -53,14 +54,11 @@ class LoRAFAIR(Method):
             return
         import torch
 
-        adapter, pairs = state.adapter, list(zip(updates, weight, strict=True))
+        adapter = state.adapter
         add_changes(adapter, updates, weight)
         for name, a in adapter.a.items():
-            mean = torch.stack([v * update.delta_a[name] for update, v in pairs]).sum(0)
-            right = torch.zeros_like(adapter.b[name])
-            for update, v in pairs:
-                across = (update.delta_a[name] - mean) @ a.T
-                right.addmm_(update.delta_b[name], across, alpha=v)
+            left_out = residual(updates, weight, name)
+            right = left_out.b @ (left_out.a @ a.T)
             gram = a @ a.T
             size = gram.diagonal().mean()
             gram += self.penalty_weight * size * torch.eye(len(a), dtype=a.dtype, device=a.device)

@@ -46,14 +46,8 @@ class FedExLoRA(Method):
         """Average the factors, and add the residual to the base."""
         if not updates:
             return
-        pairs = list(zip(updates, weight, strict=True))
         for name in state.adapter.a:
-            mean = sum(v * update.delta_a[name] for update, v in pairs)
-            residual = Product.sum(
-                (v, Product(update.delta_b[name], update.delta_a[name] - mean))
-                for update, v in pairs
-            )
-            state.base.add(name, residual, state.scale)
+            state.base.add(name, residual(updates, weight, name), state.scale)
         add_changes(state.adapter, updates, weight)
 
     def merged_numbers(self, layout: Layout, rank: int, ranks: Sequence[int]) -> int:  # noqa: ARG002
@@ -64,3 +58,12 @@ class FedExLoRA(Method):
         """Means, and the product of the residual's factors."""
         dense = sum(d_in * d_out for d_in, d_out in layout.layers.values())
         return sum(ranks) * (2.0 * dense + 4.0 * layout.numbers_per_rank)
+
+
+def residual(updates: Sequence[Update], weight: Sequence[float], name: str) -> Product:
+    """What the product of a layer's averaged factors lacks of the mean of the products."""
+    mean = sum(v * update.delta_a[name] for update, v in zip(updates, weight, strict=True))
+    return Product.sum(
+        (v, Product(update.delta_b[name], update.delta_a[name] - mean))
+        for update, v in zip(updates, weight, strict=True)
+    )

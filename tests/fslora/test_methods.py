@@ -1,13 +1,16 @@
 """Facts that every method has to keep, and what sets each apart."""
 
+import math
 from collections.abc import Callable
 from itertools import product as subsets
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from fslora.compression import Compression
 from fslora.local import LocalTraining
 from fslora.lora import Adapter
 from fslora.methods import METHODS, Job, Update
@@ -304,3 +307,26 @@ def test_fedsa_keeps_each_device_its_own_b(make_learner: Make) -> None:
     learner.aggregate(learner.train([Job(1, RANK, 9, 2)]), [1.0], 2)
     for layer, value in learner.own_adapter(0).b.items():
         assert torch.equal(value, kept[layer])
+
+
+@pytest.mark.parametrize(
+    "options", [{"wire": torch.bfloat16}, {"compression": Compression(0.3, 4)}], ids=["wire", "few"]
+)
+def test_what_stays_on_a_device_is_not_rounded(make_learner: Make, options: Any) -> None:
+    """Only A goes over the air; B is what the device has trained, to the last bit."""
+    learner = make_learner(method="fedsa-lora", rank=RANK, **options)
+    (first,) = learner.train([Job(0, RANK, 5)])
+    learner.aggregate([first], [1.0])
+    kept = learner.own_adapter(0).b
+    alone = train_alone(learner, Job(0, RANK, 6, 2))
+    (second,) = learner.train([Job(0, RANK, 6, 2)])
+    assert any((value != value.bfloat16()).any() for value in kept.values())
+    if "compression" in options:
+        for layer, value in alone.delta_b.items():
+            torch.testing.assert_close(second.delta_b[layer], value, rtol=0, atol=1e-12)
+            share = (second.delta_a[layer] != 0).double().mean(1)
+            assert (share <= math.ceil(0.3 * value.shape[0]) / value.shape[0] + 0.1).all()
+    else:
+        for layer, value in second.delta_b.items():
+            assert (value != value.bfloat16()).any()
+            assert torch.equal(second.delta_a[layer], second.delta_a[layer].bfloat16().double())
