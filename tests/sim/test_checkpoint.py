@@ -371,4 +371,6 @@ def test_a_training_run_is_read_without_a_pickle(tmp_path: Path) -> None:
     assert {name for name in header if name.startswith("learner.")} == {
         f"learner.{name}" for name in LEARNERS["training"]
     }
-    assert yaml.safe_load(json.dumps(described["versions"]))["torch"] == torch.__version__
+    # Wheels do not agree on whether the build belongs to the version.
+    told = yaml.safe_load(json.dumps(described["versions"]))["torch"]
+    assert told.split("+")[0] == torch.__version__.split("+")[0]
