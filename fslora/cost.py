@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from itertools import zip_longest
 from typing import Any, Self
 
 import numpy as np
@@ -59,6 +60,19 @@ class AdapterCost:
                 mean[field.name] = tuple(value) if isinstance(value, list) else value
         return cls(**mean)
 
+    def training_all(self, rank: int) -> Self:
+        """The same for devices that are sent and train `rank` ranks, however many they send."""
+        per_rank = zip_longest(self.flops_fixed, self.flops_per_rank, fillvalue=0.0)
+        return replace(
+            self,
+            download_bits_fixed=float(self.download_bits(rank)),
+            download_bits_per_rank=0.0,
+            flops_fixed=tuple(fixed + rank * each for fixed, each in per_rank),
+            flops_per_rank=(0.0,) * len(self.flops_per_rank),
+            training_bytes_fixed=self.training_bytes(rank),
+            training_bytes_per_rank=0,
+        )
+
     def upload_bits(self, rank: ArrayLike) -> NDArray[np.float64]:
         """Upload in bits at the given ranks."""
         return self.upload_bits_fixed + np.asarray(rank) * float(self.upload_bits_per_rank)
@@ -91,5 +105,7 @@ class AdapterCost:
         """Largest rank that fits into the memory, at most `rank`; 0 where not even 1 fits."""
         held = self.frozen_bytes + self.training_bytes_fixed
         spare = np.asarray(memory_bytes, dtype=np.float64) - held
+        if self.training_bytes_per_rank == 0:
+            return np.where(spare >= 0, rank, 0)
         fits = np.floor(spare / self.training_bytes_per_rank)
         return np.clip(fits, 0, rank).astype(np.int64)

@@ -15,6 +15,7 @@ from fslora.dropout import Dropout, dropout_keys
 from fslora.local import LocalTraining
 from fslora.losses import device_losses
 from fslora.methods.base import Job, Update
+from fslora.stacked import Stack
 from fslora.trainer import Learner
 
 
@@ -65,6 +66,12 @@ def train_alone(learner: Learner, job: Job) -> Update:
         base.get_submodule(name).register_forward_hook(own_head(name))
         for name in learner.model.layout.heads
     ]
+    stack = Stack(
+        {name: value.unsqueeze(0) for name, value in a.items()},
+        {name: value.unsqueeze(0) for name, value in b.items()},
+        {},
+        torch.empty(0),
+    )
     losses = []
     for step in range(batches.tokens.shape[1]):
         if learner.lora.dropout:
@@ -77,7 +84,8 @@ def train_alone(learner: Learner, job: Job) -> Update:
         loss = device_losses(logits, tokens, length, prompt, label, 1, task)[0]
         losses.append(loss.item())
         optimizer.zero_grad()
-        loss.backward()
+        penalty = learner.method.penalty(stack)
+        (loss if penalty is None else loss + penalty).backward()
         for factor in factors:
             assert factor.grad is not None
             factor.grad.mul_(step_factor)
@@ -94,7 +102,7 @@ def train_alone(learner: Learner, job: Job) -> Update:
     def changes(named: dict[str, nn.Parameter]) -> dict[str, Tensor]:
         return {name: p.detach() - begun.get(id(p), p.detach()) for name, p in named.items()}
 
-    return Update(
+    update = Update(
         job.device,
         piece,
         changes(a),
@@ -103,6 +111,7 @@ def train_alone(learner: Learner, job: Job) -> Update:
         sum(losses) / len(losses),
         1.0 / step_factor,
     )
+    return learner.method.sent(update, job.rank, adapter)
 
 
 def _optimizer(

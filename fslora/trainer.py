@@ -260,7 +260,7 @@ class Learner:
             return []
         held = np.array([len(self.shards[job.device]) for job in jobs])
         stacks = plan_stacks(
-            np.array([job.rank for job in jobs]),
+            np.array([self.method.trained_ranks(self.lora.rank, job.rank) for job in jobs]),
             self.local.batch_of(held),
             self.local.steps_of(held),
             self.dataset.train.tokens.shape[1],
@@ -377,7 +377,7 @@ class Learner:
                     f"device {job.device} at rank {job.rank}: the training loss is not finite; "
                     f"{self._remedy}"
                 )
-        rank = [job.rank for job in jobs]
+        rank = [piece.indices.shape[1] for piece in slices]
         a = {name: _narrowed(value, rank, 0) for name, value in delta.a.items()}
         b = {name: _narrowed(value, rank, 1) for name, value in delta.b.items()}
         head = {name: value.unbind(0) for name, value in delta.head.items()}
@@ -393,8 +393,15 @@ class Learner:
             )
             for row, (job, piece) in enumerate(zip(jobs, slices, strict=True))
         ]
+        start = Adapter(
+            *(
+                {name: self._over_the_wire(value) for name, value in part.items()}
+                for part in (adapter.a, adapter.b, adapter.head)
+            )
+        )
+        sent = [self.method.sent(u, job.rank, start) for u, job in zip(updates, jobs, strict=True)]
         keys = [job.key for job in jobs]
-        return compressed(updates, keys, self.compression, self.method.personal)
+        return compressed(sent, keys, self.compression, self.method.personal)
 
     @property
     def _remedy(self) -> str:

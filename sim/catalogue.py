@@ -14,7 +14,7 @@ def _methods() -> list[tuple[str, ...]]:
         (
             name,
             _first_line(inspect.getmodule(type(method))),
-            method.up,
+            method.up if method.up_bits == "0" else f"{method.up} + {method.up_bits} bits",
             method.down if method.merged == "0" else f"{method.down} + {method.merged} once",
             "base" if method.merges_into_base else "factors",
             ", ".join(method.personal).upper() or "-",

@@ -312,9 +312,11 @@ def _traffic(
     choice, method = scenario.method, make_method(scenario)
     number_bits = NUMBER_BITS[choice.number_format]
     compression = Compression(choice.keep, choice.value_bits)
+    named = method.index_bits(rank) * len(dims)
     per_rank = np.array(
         [
-            sum(
+            named
+            + sum(
                 compression.vector_bits(length, number_bits)
                 for layer in dims.values()
                 for length in method.vectors_up(layer["d_in"], layer["d_out"], phase)

@@ -132,7 +132,8 @@ class Workload:
     def expected_flops(self, rank: int) -> NDArray[np.float64]:
         """Arithmetic of a device's round at one rank, on average over its data, (N,)."""
         mean = self.cost.flops(rank, self.lengths.powers) / self.samples
-        return np.asarray(mean * self.steps * self.local.batch_of(self.samples))
+        examples = mean * self.steps * self.local.batch_of(self.samples)
+        return np.asarray(examples + self.steps * self._penalty)
 
     def flops_of(
         self,
@@ -155,7 +156,13 @@ class Workload:
         array (M,)
         """
         count = self.steps[device] * self.local.batch_of(self.samples[device])
-        return self.cost_of(round_index).flops(rank, self.lengths.drawn(device, key, count))
+        examples = self.cost_of(round_index).flops(rank, self.lengths.drawn(device, key, count))
+        return np.asarray(examples + self.steps[device] * self._penalty)
+
+    @property
+    def _penalty(self) -> float:
+        """Arithmetic of the method's penalty in one local step."""
+        return self.method.penalty_flops(self.layout, self.lora.rank)
 
     def _text(self) -> Text:
         if self.text is None:
@@ -207,7 +214,7 @@ def _build(scenario: Scenario) -> Workload:
         text = _text(scenario, corpus, tokenizer)
         lengths = Lengths.of(text.dataset.train.length, text.shards)
         names, sha256 = text.dataset.label_names, text.dataset.sha256
-    lora = _lora(scenario)
+    lora, method = _lora(scenario), make_method(scenario)
     if not scenario.training.timing_only:
         _check_start(scenario, card.layout, lora)
     return Workload(
@@ -218,8 +225,8 @@ def _build(scenario: Scenario) -> Workload:
         card.layout,
         lora,
         _local(scenario),
-        make_method(scenario),
-        card.costs,
+        method,
+        _costs(card, method, lora.rank),
         tokenizer.pad_token,
     )
 
@@ -310,6 +317,15 @@ def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
         raise InputError(f"model.name = '{scenario.model.name}': {error}") from None
     except UnknownTarget as error:
         raise InputError(f"lora.targets = {choice.targets}: {error}") from None
+
+
+def _costs(card: Card, method: Method, rank: int) -> tuple[AdapterCost, ...]:
+    """The card's costs, with what depends on the global rank."""
+    names = method.index_bits(rank) * len(card.layout.layers)
+    costs = [
+        replace(cost, upload_bits_per_rank=cost.upload_bits_per_rank + names) for cost in card.costs
+    ]
+    return tuple(cost.training_all(rank) if method.trains_all else cost for cost in costs)
 
 
 def _check_start(scenario: Scenario, layout: Layout, lora: LoraSpec) -> None:

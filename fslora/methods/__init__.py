@@ -17,6 +17,7 @@ from fslora.methods.fslora import FSLoRA
 from fslora.methods.hetlora import HetLoRA
 from fslora.methods.replication import Replication
 from fslora.methods.rolora import RoLoRA
+from fslora.methods.soft import SOFT
 
 _ALL: tuple[Method, ...] = (
     FSLoRA(),
@@ -30,6 +31,7 @@ _ALL: tuple[Method, ...] = (
     FedSALoRA(),
     FedExLoRA(),
     LoRAFAIR(),
+    SOFT(),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

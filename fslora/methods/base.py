@@ -173,12 +173,16 @@ class Method(ABC):
     up, down
         Numbers per layer that a device sends, and that it is sent, as expressions in the ranks r
         and k, d_in and d_out; `round` where they alternate.
+    up_bits
+        Bits per layer that go up beside them, to say which ranks they are of.
     merged
         Numbers per layer that a merge adds to every next download, once, in the sum K of the ranks
         merged.
     additive
         Whether the merge adds a weighted sum of changes to the factors, so that any server
         optimizer and asynchronous schedules go with it.
+    trains_all
+        Whether a device gets and trains all r ranks, and sends k of them: see `sent`.
     phases
         After how many rounds what is trained and sent repeats.
     personal
@@ -189,9 +193,11 @@ class Method(ABC):
 
     name: ClassVar[str]
     up: ClassVar[str] = "k * (d_in + d_out)"
+    up_bits: ClassVar[str] = "0"
     down: ClassVar[str] = "r * (d_in + d_out)"
     merged: ClassVar[str] = "0"
     additive: ClassVar[bool] = True
+    trains_all: ClassVar[bool] = False
     phases: ClassVar[int] = 1
     personal: ClassVar[tuple[Part, ...]] = ()
     merges_into_base: ClassVar[bool] = False
@@ -216,6 +222,18 @@ class Method(ABC):
         """What the method adds to the sum of the devices' losses, (); None if nothing."""
         return None
 
+    def penalty_flops(self, layout: Layout, rank: int) -> float:  # noqa: ARG002
+        """Floating-point operations of a device's penalty and its gradient in a local step."""
+        return 0.0
+
+    def trained_ranks(self, rank: int, sketch_rank: int) -> int:
+        """How many of r = `rank` ranks a device of rank k trains."""
+        return rank if self.trains_all else sketch_rank
+
+    def sent(self, update: Update, sketch_rank: int, start: Adapter) -> Update:  # noqa: ARG002
+        """What a device of rank k sends of what it has trained, given what it had been sent."""
+        return update
+
     # Traffic.
 
     def vectors_up(self, d_in: int, d_out: int, phase: int) -> Sequence[int]:  # noqa: ARG002
@@ -225,6 +243,10 @@ class Method(ABC):
     def vectors_down(self, d_in: int, d_out: int, phase: int) -> Sequence[int]:  # noqa: ARG002
         """Lengths of the vectors of a layer that are sent to devices for each rank."""
         return d_in, d_out
+
+    def index_bits(self, rank: int) -> int:  # noqa: ARG002
+        """Bits per layer that name a rank to the server; none where it knows what it gets."""
+        return 0
 
     def numbers_up(self, layout: Layout, sketch_rank: int, phase: int = 0) -> int:
         """Numbers that a device uploads, heads included."""

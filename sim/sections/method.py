@@ -50,6 +50,15 @@ class LoRAFAIR(MethodChoice):
     """Weight of the size of the correction, relative to that of A."""
 
 
+class SOFT(MethodChoice):
+    """The best ranks of near-orthogonal factors (arXiv 2505.00333)."""
+
+    name: Literal["soft"]
+    """soft"""
+    orthogonality: NonNegative = 0.1
+    """Weight of the squared scalar products of different ranks of a factor in the loss, nats."""
+
+
 class Plain(MethodChoice):
     """Methods without parameters of their own."""
 
@@ -66,7 +75,7 @@ class Plain(MethodChoice):
     """See `sim list methods`."""
 
 
-AnyMethod = Annotated[FSLoRA | HetLoRA | LoRAFAIR | Plain, Field(discriminator="name")]
+AnyMethod = Annotated[FSLoRA | HetLoRA | LoRAFAIR | SOFT | Plain, Field(discriminator="name")]
 """Any of the methods, by its name."""
 
 

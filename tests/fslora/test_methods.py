@@ -72,6 +72,8 @@ def test_numbers_are_those_of_the_table(make_learner: Make, name: str, round_ind
                 for d_in, d_out in layout.layers.values()
             )
             assert found == wanted + layout.head_numbers
+        bits = eval(method.up_bits, {"ceil": math.ceil, "log2": math.log2}, known)
+        assert k * method.index_bits(RANK) == bits
 
 
 @every_method

@@ -1,5 +1,6 @@
 """Every method through the whole simulation: bytes, server time, and files that agree."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,12 +18,14 @@ Simulate = Callable[[Scenario], Any]
 Tiny = Callable[..., Scenario]
 
 FOUR_BYTES = 4
+NAMES = {"ceil": math.ceil, "log2": math.log2}
 
 
 def per_layer(told: str, layers: dict[str, tuple[int, int]], **known: int) -> int:
     """Sum of a table's expression over the layers."""
     return sum(
-        eval(told, {}, {**known, "d_in": d_in, "d_out": d_out}) for d_in, d_out in layers.values()
+        eval(told, NAMES, {**known, "d_in": d_in, "d_out": d_out})
+        for d_in, d_out in layers.values()
     )
 
 
@@ -54,15 +57,19 @@ def test_bytes_are_those_of_the_table(
     for number, row in done.files.table("rounds.csv").set_index("round").iloc[1:].iterrows():
         of_round = timeline[timeline["round"] == number]
         device = of_round.query("phase == 'uplink'")["device"].to_numpy().astype(int)
-        up = sum(per_layer(method.up, layers, k=int(k), r=16, round=number) for k in rank[device])
-        assert row["bytes_up"] == FOUR_BYTES * up
+        up = 0
+        for k in rank[device].tolist():
+            up += FOUR_BYTES * per_layer(method.up, layers, k=k, r=16, round=number)
+            up += per_layer(method.up_bits, layers, k=k, r=16) // 8
+        assert row["bytes_up"] == up
         if downlink == "broadcast":
             down = per_layer(method.down, layers, r=16, round=number) + min(merged - heard, dense)
             heard = merged
         else:
             down = 0
             for n in device.tolist():
-                known = {"r": int(rank[n]), "k": int(rank[n]), "round": number}
+                held = method.trained_ranks(16, int(rank[n]))
+                known = {"r": held, "k": int(rank[n]), "round": number}
                 down += per_layer(method.down, layers, **known) + min(merged - has[n], dense)
                 has[n] = merged
         assert row["bytes_down"] == FOUR_BYTES * down
@@ -132,6 +139,48 @@ def test_compressed_uploads(changes: dict[str, Any], tiny: Tiny, simulate: Simul
     wanted = 16 * sum(vector(d_in) + vector(d_out) for d_in, d_out in layers)
     first = done.files.table("rounds.csv").iloc[1]
     assert first["bytes_up"] == 4 * (wanted // 8)
+
+
+def test_soft_names_what_it_sends_beside_compressed_numbers(tiny: Tiny, simulate: Simulate) -> None:
+    """Four bits name one of sixteen ranks in each layer, whatever becomes of the numbers."""
+    choice = {"name": "soft", "keep": 0.25, "value_bits": 8}
+    done = simulate(
+        tiny({"method": choice, "policy": {"name": "full"}, "fleet.rank_caps": [3, 3, 3, 3]})
+    )
+    assert verify(done.files).findings == ()
+    layers = build_system(done.files.scenario).workload.layout.layers.values()
+
+    def vector(d: int) -> int:
+        return math.ceil(d / 4) * (8 + math.ceil(math.log2(d))) + 32
+
+    bits = 3 * sum(vector(d_in) + vector(d_out) + 4 for d_in, d_out in layers)
+    assert done.files.table("rounds.csv").iloc[1]["bytes_up"] == 4 * (bits // 8)
+
+
+def test_what_trains_all_ranks_takes_as_long_and_as_much_memory_at_each(tiny: Tiny) -> None:
+    """Rank k is what is sent; FedIT's devices do the same but for the penalty."""
+    caps = {"fleet.rank_caps": [16, 16, 4, 8], "radio.downlink": "unicast"}
+    soft = build_system(tiny({"method": "soft", **caps})).workload
+    free = build_system(tiny({"method": {"name": "soft", "orthogonality": 0}, **caps})).workload
+    plain = build_system(tiny({"method": "fedit"})).workload
+    np.testing.assert_array_equal(free.expected_flops(3), plain.expected_flops(16))
+    grams = 6 * 16**2 * plain.layout.numbers_per_rank
+    np.testing.assert_allclose(
+        soft.expected_flops(3), plain.expected_flops(16) + plain.steps * grams, rtol=1e-12
+    )
+    device, key = np.array([0, 2]), np.array([5, 6])
+    np.testing.assert_allclose(
+        soft.flops_of(device, key, 3),
+        plain.flops_of(device, key, 16) + plain.steps[device] * grams,
+        rtol=1e-12,
+    )
+    for k in (1, 16):
+        assert soft.cost.training_bytes(k) == plain.cost.training_bytes(16)
+        assert soft.cost.download_bits(k) == plain.cost.download_bits(16)
+        names = 4 * k * len(plain.layout.layers)
+        assert soft.cost.upload_bits(k) == plain.cost.upload_bits(k) + names
+    enough = plain.cost.frozen_bytes + plain.cost.training_bytes(16)
+    assert soft.cost.rank_cap([enough - 1, enough, 1e15], 16).tolist() == [0, 16, 16]
 
 
 def test_rank_below_that_of_the_method_is_refused(tiny: Tiny) -> None:
