@@ -66,12 +66,6 @@ def train_alone(learner: Learner, job: Job) -> Update:
         base.get_submodule(name).register_forward_hook(own_head(name))
         for name in learner.model.layout.heads
     ]
-    stack = Stack(
-        {name: value.unsqueeze(0) for name, value in a.items()},
-        {name: value.unsqueeze(0) for name, value in b.items()},
-        {},
-        torch.empty(0),
-    )
     losses = []
     for step in range(batches.tokens.shape[1]):
         if learner.lora.dropout:
@@ -84,7 +78,7 @@ def train_alone(learner: Learner, job: Job) -> Update:
         loss = device_losses(logits, tokens, length, prompt, label, 1, task)[0]
         losses.append(loss.item())
         optimizer.zero_grad()
-        penalty = learner.method.penalty(stack)
+        penalty = learner.method.penalty(_stack_of_one(a, b))
         (loss if penalty is None else loss + penalty).backward()
         for factor in factors:
             assert factor.grad is not None
@@ -112,6 +106,12 @@ def train_alone(learner: Learner, job: Job) -> Update:
         1.0 / step_factor,
     )
     return learner.method.sent(update, job.rank, adapter)
+
+
+def _stack_of_one(a: dict[str, nn.Parameter], b: dict[str, nn.Parameter]) -> Stack:
+    """The factors as penalties take them."""
+    rows, columns = ({name: value.unsqueeze(0) for name, value in part.items()} for part in (a, b))
+    return Stack(rows, columns, {}, torch.empty(0))
 
 
 def _optimizer(

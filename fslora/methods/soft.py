@@ -88,13 +88,18 @@ class SOFT(Method):
 
     def sent(self, update: Update, sketch_rank: int, start: Adapter) -> Update:
         """The k ranks of largest |b_j| |a_j| when the device has trained."""
+        import torch
+
         ended = Adapter(
             {name: start.a[name] + delta for name, delta in update.delta_a.items()},
             {name: start.b[name] + delta for name, delta in update.delta_b.items()},
             {},
         )
         chosen = top_indices(rank_norms(ended), sketch_rank)
-        ranks = dict(zip(start.a, chosen, strict=True))
+        ranks = {
+            name: torch.from_numpy(row).to(a.device)
+            for (name, a), row in zip(start.a.items(), chosen, strict=True)
+        }
         return replace(
             update,
             slice=replace(update.slice, indices=chosen),
