@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,10 +25,13 @@ class BaseWeights:
     ----------
     model
         Whose layers they are.
+    apart
+        Whether the changed weights are a copy of the server's: layers compute with those that they
+        began with, but for `merged`.
     """
 
-    def __init__(self, model: StackedModel) -> None:
-        self._model = model
+    def __init__(self, model: StackedModel, apart: bool = False) -> None:
+        self._model, self._apart = model, apart
         self._precise: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -40,6 +44,26 @@ class BaseWeights:
         else:
             precise.addmm_(b, a, alpha=factor)
         self._apply(layer)
+
+    @contextmanager
+    def merged(self) -> Iterator[None]:
+        """Within the block, layers compute with the changed weights, though these be apart."""
+        began = {}
+        if self._apart:
+            for layer, precise in self._precise.items():
+                weight = self._weight(layer)
+                began[layer], weight.data = weight.data, precise.to(weight.dtype)
+        try:
+            yield
+        finally:
+            for layer, value in began.items():
+                self._weight(layer).data = value
+
+    def change(self, layer: str) -> Tensor:
+        """What was added to a layer's weight since the start, (d_out, d_in); of weights apart."""
+        weight = self._weight(layer)
+        change = self._precise.get(layer, weight) - weight
+        return change.T if layer in self._model.layout.transposed else change
 
     def changed(self) -> Mapping[str, Tensor]:
         """The weights of the layers that were changed, not copied."""
@@ -61,14 +85,14 @@ class BaseWeights:
         """The weight to change: the layer's own, or the precise copy."""
         if layer not in self._precise:
             weight = self._weight(layer)
-            wide = torch.finfo(weight.dtype).bits >= 32
-            self._precise[layer] = weight.data if wide else weight.data.to(torch.float32)
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            self._precise[layer] = weight.data.to(wide, copy=self._apart)
         return self._precise[layer]
 
     def _apply(self, layer: str) -> None:
         """Let the layer compute with its weight."""
         weight = self._weight(layer)
-        if weight.data_ptr() != self._precise[layer].data_ptr():
+        if not self._apart and weight.data_ptr() != self._precise[layer].data_ptr():
             weight.data.copy_(self._precise[layer])
 
     def _weight(self, layer: str) -> Tensor:

@@ -131,7 +131,7 @@ class Learner:
             StackTrainer(model, lora, local, dataset.task, dtype, method.penalty, method.personal),
             wire,
             at_once,
-            BaseWeights(model),
+            BaseWeights(model, method.base_apart),
             compression,
             seed,
         )
@@ -341,7 +341,8 @@ class Learner:
         stack = Stack.whole(adapter, self.lora.scale)
         # What fits into memory for training fits for evaluation.
         batch = min(_EVALUATED_AT_ONCE, self.at_once * self.local.batch)
-        return evaluate(self.model, stack, self.dataset.held_out, self.dataset.task, batch)
+        with self.base.merged():
+            return evaluate(self.model, stack, self.dataset.held_out, self.dataset.task, batch)
 
     def slices(self, jobs: Sequence[Job]) -> list[Slice]:
         """What each job's device gets of the present global state."""

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from fslora.methods.base import GlobalState, Job, Method, Slice, Update
 from fslora.methods.fair import LoRAFAIR
 from fslora.methods.fedex import FedExLoRA
+from fslora.methods.fedhl import FedHL
 from fslora.methods.fedit import FedIT
 from fslora.methods.fedsa import FedSALoRA
 from fslora.methods.ffa import FFALoRA
@@ -32,6 +33,7 @@ _ALL: tuple[Method, ...] = (
     FedExLoRA(),
     LoRAFAIR(),
     SOFT(),
+    FedHL(),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

@@ -189,6 +189,9 @@ class Method(ABC):
         Factors that stay on the device from round to round.
     merges_into_base
         Whether the frozen weights are changed.
+    base_apart
+        Whether the server alone has the changed weights: devices train on those that they began
+        with, and are not sent the change.
     """
 
     name: ClassVar[str]
@@ -201,6 +204,7 @@ class Method(ABC):
     phases: ClassVar[int] = 1
     personal: ClassVar[tuple[Part, ...]] = ()
     merges_into_base: ClassVar[bool] = False
+    base_apart: ClassVar[bool] = False
 
     def accepts(self, rank: int, sketch_rank: int) -> bool:
         """Whether a device may train `sketch_rank` of `rank` ranks."""

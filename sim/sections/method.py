@@ -59,6 +59,16 @@ class SOFT(MethodChoice):
     """Weight of the squared scalar products of different ranks of a factor in the loss, nats."""
 
 
+class FedHL(MethodChoice):
+    """A dense update of which devices get the best ranks (arXiv 2505.18494)."""
+
+    name: Literal["fedhl"]
+    """fedhl"""
+    weights: Literal["data", "fedhl"] = "data"
+    """Aggregation by the policy's weights, or by how little of the update is cut off for a device,
+    which is biased."""
+
+
 class Plain(MethodChoice):
     """Methods without parameters of their own."""
 
@@ -75,7 +85,9 @@ class Plain(MethodChoice):
     """See `sim list methods`."""
 
 
-AnyMethod = Annotated[FSLoRA | HetLoRA | LoRAFAIR | SOFT | Plain, Field(discriminator="name")]
+AnyMethod = Annotated[
+    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | Plain, Field(discriminator="name")
+]
 """Any of the methods, by its name."""
 
 
