@@ -179,6 +179,7 @@ def count_step_flops(subject: Subject, grid: Grid) -> NDArray[np.float64]:
         shape_of(subject.model, subject.task, _CLASSES, subject.pad_token, subject.dtype),
         subject.layout,
         _METHOD,
+        max(grid.ranks),
         _local(grid),
         max(grid.lengths),
         subject.task,

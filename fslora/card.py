@@ -39,6 +39,8 @@ class Question:
         As in `LoraSpec`.
     method
         Name of the method, which decides what is sent.
+    rank
+        Global rank r.
     bits_per_number
         Size of a transferred number.
     keep, value_bits
@@ -60,6 +62,7 @@ class Question:
     targets: Targets
     dropout: float
     method: str
+    rank: int
     bits_per_number: int
     keep: float
     value_bits: int | None
@@ -152,6 +155,7 @@ def make_card(question: Question) -> Card:
         shape,
         layout,
         METHODS[question.method],
+        question.rank,
         # Neither steps nor step size bear on what a step costs.
         LocalTraining(1, question.batch, 1.0, question.momentum, optimizer=question.optimizer),
         question.length,

@@ -60,17 +60,32 @@ class AdapterCost:
                 mean[field.name] = tuple(value) if isinstance(value, list) else value
         return cls(**mean)
 
-    def training_all(self, rank: int) -> Self:
-        """The same for devices that are sent and train `rank` ranks, however many they send."""
-        per_rank = zip_longest(self.flops_fixed, self.flops_per_rank, fillvalue=0.0)
+    def holding(self, rank: int, still: Sequence[Self] = ()) -> Self:
+        """The same for devices that are sent and compute with `rank` ranks, whatever k is.
+
+        Parameters
+        ----------
+        rank
+            r.
+        still
+            Costs without the gradient of A, and without that of B, if a device has neither for
+            ranks that are not among its k: of these it is spared both savings. Empty if it trains
+            all ranks.
+        """
+        held_flops = np.array(self.flops_per_rank)
+        held_bytes = self.training_bytes_per_rank
+        for each in still:
+            held_flops += np.array(each.flops_per_rank) - self.flops_per_rank
+            held_bytes += each.training_bytes_per_rank - self.training_bytes_per_rank
+        fixed = zip_longest(self.flops_fixed, held_flops.tolist(), fillvalue=0.0)
         return replace(
             self,
             download_bits_fixed=float(self.download_bits(rank)),
             download_bits_per_rank=0.0,
-            flops_fixed=tuple(fixed + rank * each for fixed, each in per_rank),
-            flops_per_rank=(0.0,) * len(self.flops_per_rank),
-            training_bytes_fixed=self.training_bytes(rank),
-            training_bytes_per_rank=0,
+            flops_fixed=tuple(each + rank * more for each, more in fixed),
+            flops_per_rank=tuple((np.array(self.flops_per_rank) - held_flops).tolist()),
+            training_bytes_fixed=self.training_bytes_fixed + rank * held_bytes,
+            training_bytes_per_rank=self.training_bytes_per_rank - held_bytes,
         )
 
     def upload_bits(self, rank: ArrayLike) -> NDArray[np.float64]:

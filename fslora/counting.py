@@ -38,6 +38,7 @@ def count_costs(
     shape: PreTrainedModel,
     layout: Layout,
     method: Method,
+    rank: int,
     local: LocalTraining,
     length: int,
     task: Task,
@@ -59,6 +60,8 @@ def count_costs(
         number format of its weights; it is changed in place and of no use afterwards.
     layout, method
         What is trained and sent.
+    rank
+        Global rank r, which devices hold in some methods.
     local
         Batch size and optimizer state.
     length
@@ -81,15 +84,15 @@ def count_costs(
     ModelError
         If blocks cannot be checkpointed, or devices' rows be told apart.
     """
-    held = frozen_bytes(shape, nf4)
+    base_bytes = frozen_bytes(shape, nf4)
     adapters = [Adapter.fresh(shape, layout, k, 0, torch.float32) for k in (1, 2)]
     model = StackedModel(shape, layout)
     masked = _mask_without_values(model, adapters[0], length)
     phases = range(method.phases)
-    steps = {
-        frozen: _Step(model, task, dropout, masked, frozen)
-        for frozen in {method.frozen(phase) for phase in phases}
-    }
+    parts = {method.frozen(phase) for phase in phases}
+    if method.holds_all:
+        parts = {None, "a", "b"}
+    steps = {part: _Step(model, task, dropout, masked, part) for part in parts}
     saved = {
         frozen: [step.saved_bytes(each, local.batch, length, checkpointing) for each in adapters]
         for frozen, step in steps.items()
@@ -99,30 +102,34 @@ def count_costs(
     flops = {
         frozen: _flops_by_length(step, adapters, max(length, 4)) for frozen, step in steps.items()
     }
-    costs = []
-    for phase in phases:
-        frozen = method.frozen(phase)
+    # Of what is trained factor, gradient and optimizer state, each in 4-byte numbers.
+    copies = 4 * local.state_copies
+
+    def cost(frozen: Part | None, phase: int) -> AdapterCost:
         up = [compression.upload_bits(method, layout, k, phase, bits_per_number) for k in (0, 1)]
         down = [method.numbers_down(layout, k, phase) * bits_per_number for k in (0, 1)]
         saved_1, saved_2 = saved[frozen]
-        # Of what is trained factor, gradient and optimizer state, each in 4-byte numbers.
-        copies = 4 * local.state_copies
         still = layout.numbers_of(frozen)
         per_rank = copies * (layout.numbers_per_rank - still) + 4 * still
         flops_fixed, flops_per_rank = flops[frozen]
-        costs.append(
-            AdapterCost(
-                upload_bits_fixed=up[0],
-                upload_bits_per_rank=up[1] - up[0],
-                download_bits_fixed=down[0],
-                download_bits_per_rank=down[1] - down[0],
-                flops_fixed=flops_fixed,
-                flops_per_rank=flops_per_rank,
-                frozen_bytes=held,
-                training_bytes_fixed=2 * saved_1 - saved_2 + copies * layout.head_numbers,
-                training_bytes_per_rank=saved_2 - saved_1 + per_rank,
-            )
+        return AdapterCost(
+            upload_bits_fixed=up[0],
+            upload_bits_per_rank=up[1] - up[0] + method.index_bits(rank) * len(layout.layers),
+            download_bits_fixed=down[0],
+            download_bits_per_rank=down[1] - down[0],
+            flops_fixed=flops_fixed,
+            flops_per_rank=flops_per_rank,
+            frozen_bytes=base_bytes,
+            training_bytes_fixed=2 * saved_1 - saved_2 + copies * layout.head_numbers,
+            training_bytes_per_rank=saved_2 - saved_1 + per_rank,
         )
+
+    costs = [cost(method.frozen(phase), phase) for phase in phases]
+    if method.trains_all:
+        return tuple(each.holding(rank) for each in costs)
+    if method.holds_all:
+        still = [cost("a", 0), cost("b", 0)]
+        return tuple(each.holding(rank, still) for each in costs)
     return tuple(costs)
 
 

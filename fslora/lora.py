@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _ends_with(name: str, target: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """Global state X: factors of every adapted layer and the trained heads.
+    """Global state X: factors of every adapted layer, the trained heads, and what goes with them.
 
     Parameters
     ----------
@@ -220,11 +220,14 @@ class Adapter:
         Per layer B, (d_out, r).
     head
         Per head parameter (`name.weight`, `name.bias`) its value.
+    kept
+        What a method's server keeps beside them, by names of the method's.
     """
 
     a: dict[str, Tensor]
     b: dict[str, Tensor]
     head: dict[str, Tensor]
+    kept: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def fresh(

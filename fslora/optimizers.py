@@ -40,8 +40,8 @@ class RowOptimizer:
     count
         () steps taken.
     trained
-        (P,) one for every column that is trained, zero for the others, which keep their bits; None
-        if all are.
+        (P,) or (M, P) one for every number that is trained, zero for the others, which keep their
+        bits; None if all are.
     """
 
     def __init__(
@@ -74,19 +74,23 @@ class RowOptimizer:
         rows = slice(len(gradient))
         numbers = self._numbers[rows]
         gradient[:, : self._factors].mul_(self._step_factor[rows])
+        trained = self._trained
+        if trained is not None:
+            trained = trained[rows] if trained.ndim == 2 else trained
+            gradient.mul_(trained)
         if self._local.proximal:
             gradient.add_(numbers - self._start[rows], alpha=self._local.proximal)
         if self._local.clip_norm is not None:
             norm = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)
             gradient.mul_((self._local.clip_norm / (norm + _CLIP_EPSILON)).clamp(max=1.0))
         if self._local.optimizer == "adamw":
-            self._adamw(rows, gradient)
+            self._adamw(rows, gradient, trained)
             return
         if self._state:
             gradient = self._state[0][rows].mul_(self._local.momentum).add_(gradient)
         numbers.addcmul_(gradient, self._learning_rate[rows], value=-1)
 
-    def _adamw(self, rows: slice, gradient: Tensor) -> None:
+    def _adamw(self, rows: slice, gradient: Tensor, trained: Tensor | None) -> None:
         """Algorithm 2 of arXiv 1711.05101."""
         beta_1, beta_2 = self._local.betas
         numbers, rate = self._numbers[rows], self._learning_rate[rows]
@@ -99,5 +103,5 @@ class RowOptimizer:
         spread = (second / second_bias).sqrt_().add_(self._local.epsilon)
         if self._local.weight_decay:
             decay = rate * self._local.weight_decay
-            numbers.mul_(1 - (decay if self._trained is None else decay * self._trained))
+            numbers.mul_(1 - (decay if trained is None else decay * trained))
         numbers.sub_(rate * (first / first_bias) / spread)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fslora.dropout import Dropout, dropout_keys
 from fslora.local import LocalTraining
 from fslora.losses import device_losses
-from fslora.methods.base import Job, Update
+from fslora.methods.base import Job, Slice, Update
 from fslora.stacked import Stack
 from fslora.trainer import Learner
 
@@ -35,6 +35,7 @@ def train_alone(learner: Learner, job: Job) -> Update:
     factors = [each for each in (*a.values(), *b.values()) if each.requires_grad]
     parameters = [*factors, *head.values()]
     start = [parameter.detach().clone() for parameter in parameters]
+    frozen_ranks = _frozen_ranks(piece, a, b)
     optimizer = _optimizer(local, parameters, learner.learning_rate(job))
     keys = dropout_keys([job.key], local.steps_of(len(learner.shards[job.device])).item())
     dropout: Dropout | None = None
@@ -83,12 +84,17 @@ def train_alone(learner: Learner, job: Job) -> Update:
         for factor in factors:
             assert factor.grad is not None
             factor.grad.mul_(step_factor)
+        for factor, _, still in frozen_ranks:
+            assert factor.grad is not None
+            factor.grad[still] = 0.0
         if local.proximal:
             for parameter, begin in zip(parameters, start, strict=True):
                 (local.proximal / 2 * (parameter - begin).square().sum()).backward()
         if local.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, local.clip_norm)
         optimizer.step()
+        for factor, kept, still in frozen_ranks:
+            factor.data[still] = kept
     for hook in hooks:
         hook.remove()
     begun = dict(zip(map(id, parameters), start, strict=True))
@@ -112,6 +118,20 @@ def _stack_of_one(a: dict[str, nn.Parameter], b: dict[str, nn.Parameter]) -> Sta
     """The factors as penalties take them."""
     rows, columns = ({name: value.unsqueeze(0) for name, value in part.items()} for part in (a, b))
     return Stack(rows, columns, {}, torch.empty(0))
+
+
+def _frozen_ranks(
+    piece: Slice, a: dict[str, nn.Parameter], b: dict[str, nn.Parameter]
+) -> list[tuple[nn.Parameter, Tensor, Any]]:
+    """Factors, what of them is not trained though it is held, and where that is."""
+    if piece.trained is None:
+        return []
+    found: list[tuple[nn.Parameter, Tensor, Any]] = []
+    for name, trained in zip(a, piece.trained, strict=True):
+        still = torch.from_numpy(~trained)
+        for factor, where in ((a[name], (still,)), (b[name], (slice(None), still))):
+            found.append((factor, factor.detach()[where].clone(), where))
+    return found
 
 
 def _optimizer(

@@ -231,6 +231,34 @@ def add_changes(adapter: Adapter, updates: Sequence[Update], weight: Sequence[fl
     add_heads(adapter, updates, weight)
 
 
+def add_holder_means(adapter: Adapter, updates: Sequence[Update], weight: Sequence[float]) -> None:
+    """Add the mean change of each rank over those who hold it, with the weight of everybody.
+
+    X_j <- X_j + (sum_n v_n) sum_{n holds j} v_n dX_nj / sum_{n holds j} v_n, in place; a rank that
+    nobody holds keeps its bits. Heads as in `add_heads`.
+    """
+    import torch
+
+    total = sum(weight)
+    for layer, name in enumerate(adapter.a):
+        held = torch.zeros(len(adapter.a[name]), dtype=torch.float64)
+        for update, v in zip(updates, weight, strict=True):
+            held[update.slice.indices[layer]] += v
+        # Ranks without holders are divided by nothing, as nothing is added to them.
+        factor = (total / torch.where(held > 0, held, 1.0)).to(adapter.a[name])
+        for update, v in zip(updates, weight, strict=True):
+            own = factor[update.slice.indices[layer]]
+            scatter_add(
+                adapter.a[name],
+                adapter.b[name],
+                update.slice.indices[layer],
+                update.delta_a[name] * own.unsqueeze(1),
+                update.delta_b[name] * own,
+                v * update.factor_gain,
+            )
+    add_heads(adapter, updates, weight)
+
+
 def add_heads(adapter: Adapter, updates: Sequence[Update], weight: Sequence[float]) -> None:
     """Add sum of v_n delta_n to the heads, in place."""
     for update, v in zip(updates, weight, strict=True):

@@ -16,7 +16,7 @@ from fslora.dropout import Dropout, dropout_keys
 from fslora.local import LocalTraining
 from fslora.lora import Adapter, LoraSpec
 from fslora.losses import device_losses
-from fslora.methods.base import Part, Slice
+from fslora.methods.base import Method, Part, Slice
 from fslora.optimizers import RowOptimizer
 from fslora.replay import StepBatch, cuda_graphs
 from fslora.stacked import Stack, StackedModel
@@ -41,11 +41,8 @@ class StackTrainer:
         How adapters are scaled, how devices train, and for what.
     dtype
         Number format of the trained numbers; the products are computed in the base's.
-    penalty
-        What a method adds to the devices' losses: the sum over a stack, (), of a term of each
-        device's own factors, or None.
-    personal
-        Factors that stay on the devices, so that no transfer rounds them.
+    method
+        Adds its penalty to the devices' losses; no transfer rounds its personal factors.
 
     Attributes
     ----------
@@ -60,10 +57,9 @@ class StackTrainer:
         local: LocalTraining,
         task: Task,
         dtype: torch.dtype,
-        penalty: Callable[[Stack], Tensor | None] = lambda _: None,
-        personal: Sequence[Part] = (),
+        method: Method,
     ) -> None:
-        self._model, self._penalty, self._personal = model, penalty, personal
+        self._model, self._method = model, method
         self._lora, self._local, self._task = lora, local, task
         self._dtype = dtype
         self._device = model.model.device
@@ -135,7 +131,7 @@ class StackTrainer:
             self._run(stack, batch, masked)
         change = stack.numbers - stack.start
         delta = wire(change)
-        for part in self._personal:
+        for part in self._method.personal:
             assert self._memory is not None
             delta = torch.where(self._memory.columns(width, part), change, delta)
         loss = stack.loss.masked_fill(~delta.isfinite().all(dim=1), torch.nan).cpu().numpy()
@@ -158,7 +154,8 @@ class StackTrainer:
             if self.replay is not None:
                 self.replay.forget()
             self._memory = None
-            self._memory = _Memory(self._model, self._local, self._dtype, rows, numbers)
+            some = self._method.holds_all and not self._method.trains_all
+            self._memory = _Memory(self._model, self._local, self._dtype, rows, numbers, some)
         (frozen,) = {piece.frozen for piece in slices}
         stack = self._memory.stack(len(slices), width, frozen)
         factor = [self._local.step_factor(piece.gain) for piece in slices]
@@ -175,6 +172,9 @@ class StackTrainer:
         stack.start.copy_(stack.numbers)
         stack.loss.zero_()
         stack.optimizer.reset()
+        if stack.trained is not None:
+            trained = [piece.trained for piece in slices]
+            Stack.unpack(stack.trained, self._model.layout, stack.scale).fill_ranks(trained)
         return stack
 
     def _upload(self, batches: Batches, keys: Tensor) -> _Uploaded:
@@ -206,7 +206,7 @@ class StackTrainer:
             loss = device_losses(
                 logits, batch.tokens, batch.length, batch.prompt, batch.label, devices, self._task
             )
-            goal, penalty = loss.sum(), self._penalty(factors)
+            goal, penalty = loss.sum(), self._method.penalty(factors)
             if penalty is not None:
                 goal = goal + penalty
             # Checkpointed blocks run again on the way back, with the same factors.
@@ -235,13 +235,20 @@ class _Memory:
     """
 
     def __init__(
-        self, model: StackedModel, local: LocalTraining, dtype: torch.dtype, rows: int, numbers: int
+        self,
+        model: StackedModel,
+        local: LocalTraining,
+        dtype: torch.dtype,
+        rows: int,
+        numbers: int,
+        some: bool,
     ) -> None:
         device = model.model.device
         self._layout, self._local = model.layout, local
         self._flat = [
             torch.empty(numbers, dtype=dtype, device=device) for _ in range(local.state_copies)
         ]
+        self._trained = torch.empty(numbers, dtype=dtype, device=device) if some else None
         ranks = numbers // model.layout.numbers_per_rank + 1
         self._scale = torch.empty(ranks * len(model.layout.layers), dtype=dtype, device=device)
         self._learning_rate = torch.empty((rows, 1), dtype=dtype, device=device)
@@ -269,6 +276,11 @@ class _Memory:
         scale_shape = (devices, len(self._layout.layers), width)
         scale = self._scale[: math.prod(scale_shape)].view(scale_shape)
         rate, factor = self._learning_rate[:devices], self._step_factor[:devices]
+        trained = still = None
+        if self._trained is not None:
+            trained = self._trained[: shape[0] * shape[1]].view(shape)
+        if frozen is not None:
+            still = (~self.columns(width, frozen)).to(numbers.dtype)
         optimizer = RowOptimizer(
             self._local,
             numbers,
@@ -278,11 +290,10 @@ class _Memory:
             width * self._layout.numbers_per_rank,
             state,
             self._count,
-            None if frozen is None else (~self.columns(width, frozen)).to(numbers.dtype),
+            still if trained is None else trained,
         )
-        return _Training(
-            numbers, start, scale, rate, factor, self._loss[:devices], optimizer, frozen
-        )
+        loss = self._loss[:devices]
+        return _Training(numbers, start, scale, rate, factor, loss, optimizer, frozen, trained)
 
     def columns(self, width: int, part: Part) -> Tensor:
         """Which columns of a stack, (P,), hold one of the factors."""
@@ -313,6 +324,8 @@ class _Training:
         Moves `numbers`.
     frozen
         Factor that is not trained, if any.
+    trained
+        (M, P) one for what is trained, zero for what is not; None where all devices train the same.
     """
 
     numbers: Tensor
@@ -323,6 +336,7 @@ class _Training:
     loss: Tensor
     optimizer: RowOptimizer
     frozen: Part | None
+    trained: Tensor | None
 
 
 def _set(into: Tensor, values: Sequence[float] | NDArray[np.float64]) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -99,6 +101,17 @@ class Stack:
         for device, tensors in enumerate(own):
             for name, value in tensors.items():
                 named[name][device].copy_(value)
+
+    def fill_ranks(self, chosen: Sequence[NDArray[np.bool_] | None]) -> None:
+        """Write one for the chosen ranks (layers, k) of each device, and heads; else zero."""
+        for layer, (a, b) in enumerate(zip(self.a.values(), self.b.values(), strict=True)):
+            mask = a.new_zeros(a.shape[:2])
+            for device, ranks in enumerate(chosen):
+                mask[device] = 1.0 if ranks is None else torch.from_numpy(ranks[layer]).to(mask)
+            a.copy_(mask.unsqueeze(2).expand_as(a))
+            b.copy_(mask.unsqueeze(1).expand_as(b))
+        for value in self.head.values():
+            value.fill_(1.0)
 
     def with_frozen(self, frozen: Part | None) -> Stack:
         """The same, where one of the factors asks for no gradient."""

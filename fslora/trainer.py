@@ -8,7 +8,7 @@ a learner and put into another one that was started alike.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -118,6 +118,7 @@ class Learner:
         """Wrap the base model and begin with `adapter`, or with fresh factors in format `dtype`."""
         if adapter is None:
             adapter = Adapter.fresh(base, layout, lora.rank, seed, dtype)
+        adapter = replace(adapter, kept=method.kept(adapter))
         model = StackedModel(base, layout)
         return cls(
             model,
@@ -128,7 +129,7 @@ class Learner:
             local,
             method,
             Server(server or ServerOptimizer(), method, adapter),
-            StackTrainer(model, lora, local, dataset.task, dtype, method.penalty, method.personal),
+            StackTrainer(model, lora, local, dataset.task, dtype, method),
             wire,
             at_once,
             BaseWeights(model, method.base_apart),
@@ -174,7 +175,7 @@ class Learner:
         """Remember the present global state under a number, at least 0, that is not in use."""
         if version < 0 or version in self.versions:
             raise ValueError(f"version {version} is kept already, or negative")
-        parts = (self.adapter.a, self.adapter.b, self.adapter.head)
+        parts = (self.adapter.a, self.adapter.b, self.adapter.head, self.adapter.kept)
         self.versions[version] = Adapter(
             *({name: value.clone() for name, value in part.items()} for part in parts)
         )
@@ -260,7 +261,7 @@ class Learner:
             return []
         held = np.array([len(self.shards[job.device]) for job in jobs])
         stacks = plan_stacks(
-            np.array([self.method.trained_ranks(self.lora.rank, job.rank) for job in jobs]),
+            np.array([self.method.held_ranks(self.lora.rank, job.rank) for job in jobs]),
             self.local.batch_of(held),
             self.local.steps_of(held),
             self.dataset.train.tokens.shape[1],
@@ -394,15 +395,22 @@ class Learner:
             )
             for row, (job, piece) in enumerate(zip(jobs, slices, strict=True))
         ]
+        if self.method.holds_all:
+            updates = self._sent(updates, jobs, adapter)
+        keys = [job.key for job in jobs]
+        return compressed(updates, keys, self.compression, self.method.personal)
+
+    def _sent(
+        self, updates: Sequence[Update], jobs: Sequence[Job], adapter: Adapter
+    ) -> list[Update]:
+        """What devices send that hold more than that."""
         start = Adapter(
             *(
                 {name: self._over_the_wire(value) for name, value in part.items()}
                 for part in (adapter.a, adapter.b, adapter.head)
             )
         )
-        sent = [self.method.sent(u, job.rank, start) for u, job in zip(updates, jobs, strict=True)]
-        keys = [job.key for job in jobs]
-        return compressed(sent, keys, self.compression, self.method.personal)
+        return [self.method.sent(u, job.rank, start) for u, job in zip(updates, jobs, strict=True)]
 
     @property
     def _remedy(self) -> str:

@@ -265,11 +265,10 @@ def _rank_cap(scenario: Scenario, world: World, workload: Workload) -> NDArray[n
     cap = workload.cost.rank_cap(fleet.memory_bytes, scenario.lora.rank)
     short = np.flatnonzero(cap < least)
     if len(short):
-        trained = workload.method.trained_ranks(scenario.lora.rank, least)
         need = workload.cost.frozen_bytes + workload.cost.training_bytes(least)
         raise InputError(
             f"fleet.preset = {_kinds(world)}: {len(short)} of {len(fleet)} devices cannot hold the "
-            f"model at rank {trained} (needs {need / 2**30:.2f} GiB, device {short[0]} has "
+            f"model at rank {least} (needs {need / 2**30:.2f} GiB, device {short[0]} has "
             f"{fleet.memory_bytes[short[0]] / 2**30:.2f}); choose a larger preset, a smaller "
             "fleet.memory_sigma, model, training.batch or data.length"
         )

@@ -214,7 +214,7 @@ def _build(scenario: Scenario) -> Workload:
         text = _text(scenario, corpus, tokenizer)
         lengths = Lengths.of(text.dataset.train.length, text.shards)
         names, sha256 = text.dataset.label_names, text.dataset.sha256
-    lora, method = _lora(scenario), make_method(scenario)
+    lora = _lora(scenario)
     if not scenario.training.timing_only:
         _check_start(scenario, card.layout, lora)
     return Workload(
@@ -225,8 +225,8 @@ def _build(scenario: Scenario) -> Workload:
         card.layout,
         lora,
         _local(scenario),
-        method,
-        _costs(card, method, lora.rank),
+        make_method(scenario),
+        card.costs,
         tokenizer.pad_token,
     )
 
@@ -300,6 +300,7 @@ def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
         _lora(scenario).targets,
         choice.dropout,
         scenario.method.name,
+        choice.rank,
         NUMBER_BITS[scenario.method.number_format],
         scenario.method.keep,
         scenario.method.value_bits,
@@ -317,15 +318,6 @@ def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
         raise InputError(f"model.name = '{scenario.model.name}': {error}") from None
     except UnknownTarget as error:
         raise InputError(f"lora.targets = {choice.targets}: {error}") from None
-
-
-def _costs(card: Card, method: Method, rank: int) -> tuple[AdapterCost, ...]:
-    """The card's costs, with what depends on the global rank."""
-    names = method.index_bits(rank) * len(card.layout.layers)
-    costs = [
-        replace(cost, upload_bits_per_rank=cost.upload_bits_per_rank + names) for cost in card.costs
-    ]
-    return tuple(cost.training_all(rank) if method.trains_all else cost for cost in costs)
 
 
 def _check_start(scenario: Scenario, layout: Layout, lora: LoraSpec) -> None:

@@ -15,6 +15,7 @@ from fslora.methods.ffa import FFALoRA
 from fslora.methods.flexlora import FlexLoRA
 from fslora.methods.flora import FLoRA
 from fslora.methods.fslora import FSLoRA
+from fslora.methods.hafl import HAFL
 from fslora.methods.hetlora import HetLoRA
 from fslora.methods.replication import Replication
 from fslora.methods.rolora import RoLoRA
@@ -34,6 +35,7 @@ _ALL: tuple[Method, ...] = (
     LoRAFAIR(),
     SOFT(),
     FedHL(),
+    HAFL(),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -62,12 +62,16 @@ class Slice:
     gains
         (layers, k) factors on s of each rank, where they differ; their inverses are the chances of
         being chosen, which are k/r = 1/gain in the mean over the ranks.
+    trained
+        (layers, k) which of the ranks it trains, as many in every layer; it computes with the
+        others as they are. None for all.
     """
 
     indices: NDArray[np.int64]
     gain: float
     frozen: Part | None = None
     gains: NDArray[np.float64] | None = None
+    trained: NDArray[np.bool_] | None = None
 
     @property
     def rank_gain(self) -> NDArray[np.float64]:
@@ -181,8 +185,10 @@ class Method(ABC):
     additive
         Whether the merge adds a weighted sum of changes to the factors, so that any server
         optimizer and asynchronous schedules go with it.
+    holds_all
+        Whether a device gets all r ranks and computes with them, and sends k of them: see `sent`.
     trains_all
-        Whether a device gets and trains all r ranks, and sends k of them: see `sent`.
+        Whether it also trains them all, and not those alone that it sends.
     phases
         After how many rounds what is trained and sent repeats.
     personal
@@ -200,11 +206,16 @@ class Method(ABC):
     down: ClassVar[str] = "r * (d_in + d_out)"
     merged: ClassVar[str] = "0"
     additive: ClassVar[bool] = True
+    holds_all: ClassVar[bool] = False
     trains_all: ClassVar[bool] = False
     phases: ClassVar[int] = 1
     personal: ClassVar[tuple[Part, ...]] = ()
     merges_into_base: ClassVar[bool] = False
     base_apart: ClassVar[bool] = False
+
+    def kept(self, adapter: Adapter) -> dict[str, Tensor]:  # noqa: ARG002
+        """What the server keeps beside the factors, as it is at the start: see `Adapter.kept`."""
+        return {}
 
     def accepts(self, rank: int, sketch_rank: int) -> bool:
         """Whether a device may train `sketch_rank` of `rank` ranks."""
@@ -230,12 +241,12 @@ class Method(ABC):
         """Floating-point operations of a device's penalty and its gradient in a local step."""
         return 0.0
 
-    def trained_ranks(self, rank: int, sketch_rank: int) -> int:
-        """How many of r = `rank` ranks a device of rank k trains."""
-        return rank if self.trains_all else sketch_rank
+    def held_ranks(self, rank: int, sketch_rank: int) -> int:
+        """How many of r = `rank` ranks a device of rank k computes with."""
+        return rank if self.holds_all else sketch_rank
 
     def sent(self, update: Update, sketch_rank: int, start: Adapter) -> Update:  # noqa: ARG002
-        """What a device of rank k sends of what it has trained, given what it had been sent."""
+        """What a device of rank k sends of what it holds, given what it had been sent."""
         return update
 
     # Traffic.
@@ -269,6 +280,22 @@ class Method(ABC):
     def server_flops(self, layout: Layout, rank: int, ranks: Sequence[int]) -> float:  # noqa: ARG002
         """Floating-point operations of a merge of updates of some ranks."""
         return 2.0 * sum(layout.numbers(k) for k in ranks)
+
+
+def of_ranks(update: Update, chosen: NDArray[np.int64]) -> Update:
+    """An update of all r ranks, less all ranks but (layers, k) `chosen` ones."""
+    import torch
+
+    ranks = {
+        name: torch.from_numpy(row).to(delta.device)
+        for (name, delta), row in zip(update.delta_a.items(), chosen, strict=True)
+    }
+    return replace(
+        update,
+        slice=replace(update.slice, indices=chosen, trained=None),
+        delta_a={name: delta[ranks[name]] for name, delta in update.delta_a.items()},
+        delta_b={name: delta[:, ranks[name]] for name, delta in update.delta_b.items()},
+    )
 
 
 def first_ranks(layers: int, sketch_rank: int, frozen: Part | None = None) -> Slice:

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from fslora.methods.base import GlobalState, Method, Update
-from fslora.sketch import add_heads, scatter_add
+from fslora.sketch import add_holder_means
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +36,4 @@ class Replication(Method):
 
     def merge(self, state: GlobalState, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Average each rank over its holders, with the weight of everybody."""
-        if not updates:
-            return
-        import torch
-
-        adapter, total = state.adapter, sum(weight)
-        rank = len(next(iter(adapter.a.values())))
-        for layer, name in enumerate(adapter.a):
-            held = torch.zeros(rank, dtype=torch.float64)
-            for update, v in zip(updates, weight, strict=True):
-                held[update.slice.indices[layer]] += v
-            # Ranks without holders are divided by nothing, as nothing is added to them.
-            factor = (total / torch.where(held > 0, held, 1.0)).to(adapter.a[name])
-            for update, v in zip(updates, weight, strict=True):
-                own = factor[update.slice.indices[layer]]
-                scatter_add(
-                    adapter.a[name],
-                    adapter.b[name],
-                    update.slice.indices[layer],
-                    update.delta_a[name] * own.unsqueeze(1),
-                    update.delta_b[name] * own,
-                    v * update.factor_gain,
-                )
-        add_heads(adapter, updates, weight)
+        add_holder_means(state.adapter, updates, weight)

@@ -35,11 +35,11 @@ leave nothing to choose by.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from fslora.lora import Adapter, Layout
-from fslora.methods.base import GlobalState, Method, Slice, Update, first_ranks
+from fslora.methods.base import GlobalState, Method, Slice, Update, first_ranks, of_ranks
 from fslora.sketch import add_changes, rank_norms, top_indices
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class SOFT(Method):
     orthogonality: float = 0.1
     name: ClassVar[str] = "soft"
     up_bits: ClassVar[str] = "k * ceil(log2(r))"
+    holds_all: ClassVar[bool] = True
     trains_all: ClassVar[bool] = True
 
     def slice(self, job: Job, adapter: Adapter, rank: int) -> Slice:  # noqa: ARG002
@@ -88,24 +89,12 @@ class SOFT(Method):
 
     def sent(self, update: Update, sketch_rank: int, start: Adapter) -> Update:
         """The k ranks of largest |b_j| |a_j| when the device has trained."""
-        import torch
-
         ended = Adapter(
             {name: start.a[name] + delta for name, delta in update.delta_a.items()},
             {name: start.b[name] + delta for name, delta in update.delta_b.items()},
             {},
         )
-        chosen = top_indices(rank_norms(ended), sketch_rank)
-        ranks = {
-            name: torch.from_numpy(row).to(a.device)
-            for (name, a), row in zip(start.a.items(), chosen, strict=True)
-        }
-        return replace(
-            update,
-            slice=replace(update.slice, indices=chosen),
-            delta_a={name: delta[ranks[name]] for name, delta in update.delta_a.items()},
-            delta_b={name: delta[:, ranks[name]] for name, delta in update.delta_b.items()},
-        )
+        return of_ranks(update, top_indices(rank_norms(ended), sketch_rank))
 
     def index_bits(self, rank: int) -> int:
         """Enough to tell r ranks apart."""

@@ -81,6 +81,7 @@ class Plain(MethodChoice):
         "rolora",
         "fedsa-lora",
         "fedex-lora",
+        "hafl",
     ]
     """See `sim list methods`."""
 

@@ -35,6 +35,7 @@ QUESTION = Question(
     targets=("all-linear",),
     dropout=0.0,
     method="fslora",
+    rank=16,
     bits_per_number=32,
     keep=1.0,
     value_bits=None,

@@ -36,6 +36,7 @@ def test_operations_are_those_of_a_simulated_step(subject: Subject) -> None:
             shape_of(BUILTIN, "causal-lm", 0, 0, torch.float32),
             subject.layout,
             METHODS["fslora"],
+            rank,
             LocalTraining(1, 1, 0.1),
             length,
             "causal-lm",

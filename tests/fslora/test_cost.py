@@ -47,7 +47,9 @@ def cost_of(
     shape = shape_of(BUILTIN, task, 7, 0, dtype)
     layout = find_layout(shape, targets, heads=task == "classification")
     local = LocalTraining(1, BATCH, 0.1, momentum)
-    (cost,) = count_costs(shape, layout, METHODS["fslora"], local, length, task, 32, **options)
+    (cost,) = count_costs(
+        shape, layout, METHODS["fslora"], RANK, local, length, task, 32, **options
+    )
     return cost, layout
 
 
@@ -201,7 +203,7 @@ def test_flops_follow_the_closed_form(kind: str, checkpointing: bool) -> None:
     shape, layout, task = build(kind, LARGE[kind])
     local = LocalTraining(1, 2, 0.1)
     (cost,) = count_costs(
-        shape, layout, METHODS["fslora"], local, 96, task, 32, checkpointing=checkpointing
+        shape, layout, METHODS["fslora"], RANK, local, 96, task, 32, checkpointing=checkpointing
     )
     for rank in (1, 16):
         for length in (24, 96, 512):
@@ -215,7 +217,7 @@ def test_flops_are_those_of_torch_own_counter(kind: str) -> None:
     length, rank = 24, 8
     shape, layout, task = build(kind, LARGE[kind])
     local = LocalTraining(1, 2, 0.1)
-    (cost,) = count_costs(shape, layout, METHODS["fslora"], local, length, task, 32)
+    (cost,) = count_costs(shape, layout, METHODS["fslora"], RANK, local, length, task, 32)
     base, _, _ = build(kind, LARGE[kind], "cpu")
     adapter = Adapter.fresh(base, layout, rank, 0, torch.float32)
     model = StackedModel(base, layout)
@@ -233,7 +235,9 @@ def test_flops_are_those_of_torch_own_counter(kind: str) -> None:
 
 def test_head_on_a_pooled_state_is_used_once_per_example() -> None:
     shape, layout, task = build("bert", LARGE["bert"])
-    (cost,) = count_costs(shape, layout, METHODS["fslora"], LocalTraining(1, 2, 0.1), 96, task, 32)
+    (cost,) = count_costs(
+        shape, layout, METHODS["fslora"], RANK, LocalTraining(1, 2, 0.1), 96, task, 32
+    )
     # Pooler and what feeds it, nine squares of the width: forward and its input's gradient; head:
     # its own gradient too.
     assert cost.flops_fixed[0] == 4 * (1 + 9) * WIDTH**2 + 6 * WIDTH * LABELS
@@ -306,7 +310,7 @@ def test_saved_bytes_are_what_a_real_step_holds(kind: str, checkpointing: bool) 
     shape, layout, task = build(kind, SMALL[kind])
     local = LocalTraining(1, batch, 0.1)
     (cost,) = count_costs(
-        shape, layout, METHODS["fslora"], local, length, task, 32, checkpointing=checkpointing
+        shape, layout, METHODS["fslora"], RANK, local, length, task, 32, checkpointing=checkpointing
     )
     trained = rank * layout.numbers_per_rank + layout.head_numbers
     saved = cost.training_bytes(rank) - 2 * 4 * trained
@@ -374,7 +378,9 @@ def test_upload_is_the_size_of_the_tensors_a_device_sends(
         shape = type(base)._from_config(base.config, attn_implementation="eager")
     shape.requires_grad_(False)
     task = learner.dataset.task
-    (cost,) = count_costs(shape, layout, learner.method, learner.local, 12, task, 8 * wire.itemsize)
+    (cost,) = count_costs(
+        shape, layout, learner.method, learner.lora.rank, learner.local, 12, task, 8 * wire.itemsize
+    )
     jobs = [Job(0, 1, 5), Job(1, 4, 6), Job(2, 6, 7)]
     for job, update in zip(jobs, learner.train(jobs), strict=True):
         sent = [*update.delta_a.values(), *update.delta_b.values(), *update.delta_head.values()]

@@ -178,7 +178,7 @@ def test_layer_that_acts_on_no_samples_is_refused() -> None:
     layout = find_layout(model, ("all-linear",), heads=True)
     local = LocalTraining(1, 1, 0.1)
     with pytest.raises(ModelError, match="not one row per sample"):
-        count_costs(model, layout, METHODS["fslora"], local, 8, "classification", 32)
+        count_costs(model, layout, METHODS["fslora"], 16, local, 8, "classification", 32)
 
 
 def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path) -> None:

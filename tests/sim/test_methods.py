@@ -68,7 +68,7 @@ def test_bytes_are_those_of_the_table(
         else:
             down = 0
             for n in device.tolist():
-                held = method.trained_ranks(16, int(rank[n]))
+                held = method.held_ranks(16, int(rank[n]))
                 known = {"r": held, "k": int(rank[n]), "round": number}
                 down += per_layer(method.down, layers, **known) + min(merged - has[n], dense)
                 has[n] = merged
