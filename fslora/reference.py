@@ -79,7 +79,7 @@ def train_alone(learner: Learner, job: Job) -> Update:
         loss = device_losses(logits, tokens, length, prompt, label, 1, task)[0]
         losses.append(loss.item())
         optimizer.zero_grad()
-        penalty = learner.method.penalty(_stack_of_one(a, b))
+        penalty = learner.method.penalty(_stack_of_one(a, b, scale))
         (loss if penalty is None else loss + penalty).backward()
         for factor in factors:
             assert factor.grad is not None
@@ -114,10 +114,12 @@ def train_alone(learner: Learner, job: Job) -> Update:
     return learner.method.sent(update, job.rank, adapter)
 
 
-def _stack_of_one(a: dict[str, nn.Parameter], b: dict[str, nn.Parameter]) -> Stack:
+def _stack_of_one(
+    a: dict[str, nn.Parameter], b: dict[str, nn.Parameter], scale: dict[str, Tensor]
+) -> Stack:
     """The factors as penalties take them."""
     rows, columns = ({name: value.unsqueeze(0) for name, value in part.items()} for part in (a, b))
-    return Stack(rows, columns, {}, torch.empty(0))
+    return Stack(rows, columns, {}, torch.stack(list(scale.values())).unsqueeze(0))
 
 
 def _frozen_ranks(

@@ -395,22 +395,15 @@ class Learner:
             )
             for row, (job, piece) in enumerate(zip(jobs, slices, strict=True))
         ]
-        if self.method.holds_all:
-            updates = self._sent(updates, jobs, adapter)
-        keys = [job.key for job in jobs]
-        return compressed(updates, keys, self.compression, self.method.personal)
-
-    def _sent(
-        self, updates: Sequence[Update], jobs: Sequence[Job], adapter: Adapter
-    ) -> list[Update]:
-        """What devices send that hold more than that."""
         start = Adapter(
             *(
                 {name: self._over_the_wire(value) for name, value in part.items()}
                 for part in (adapter.a, adapter.b, adapter.head)
             )
         )
-        return [self.method.sent(u, job.rank, start) for u, job in zip(updates, jobs, strict=True)]
+        sent = [self.method.sent(u, job.rank, start) for u, job in zip(updates, jobs, strict=True)]
+        keys = [job.key for job in jobs]
+        return compressed(sent, keys, self.compression, self.method.personal)
 
     @property
     def _remedy(self) -> str:

@@ -26,6 +26,8 @@ class Outcome:
         Norms of their updates.
     busy_s : ndarray, shape (M,)
         Seconds from the start of the round until each update had arrived.
+    rank_kept : ndarray of int, shape (M,), optional
+        Ranks that each trains from now on at most, if devices prune themselves.
     """
 
     round: int
@@ -35,3 +37,4 @@ class Outcome:
     loss: NDArray[np.float64]
     update_norm: NDArray[np.float64]
     busy_s: NDArray[np.float64]
+    rank_kept: NDArray[np.int64] | None = None

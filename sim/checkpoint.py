@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FOLDER, FILE = "checkpoint", "state.safetensors"
 
-_FORMAT = 1
+_FORMAT = 2
 _PACKAGE = "fslora-sim"
 #: What may move a bit of a run. It is told and not refused: a better library may be worth it.
 _LIBRARIES = ("numpy", "scipy", "simpy", "cvxpy", "torch", "transformers")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fslora.tasks import Evaluation
 from sim.errors import InputError, RunError
-from sim.memory import Memory
+from sim.memory import Memory, Told
 from sim.schedules.base import Merge
 from sim.steering import Steering
 from sim.timeline import UpdateRow
@@ -140,7 +140,10 @@ class Remembered:
         if told is None:
             rows = self._training.merge(merge)
             self.memory.note_updates(
-                number, device, rank, [(row.loss, row.update_norm) for row in rows]
+                number,
+                device,
+                rank,
+                [Told(row.loss, row.update_norm, row.rank_kept) for row in rows],
             )
             return rows
         if number == self.memory.until:
@@ -150,8 +153,8 @@ class Remembered:
                 raise InputError(f"the checkpoint does not fit the learner: {error}") from None
         columns = (device, rank, merge.weight.tolist(), told)
         return [
-            UpdateRow(number, n, k, weight, loss, norm)
-            for n, k, weight, (loss, norm) in zip(*columns, strict=True)
+            UpdateRow(number, n, k, weight, *each)
+            for n, k, weight, each in zip(*columns, strict=True)
         ]
 
     def evaluate(self, round_index: int) -> Evaluation:

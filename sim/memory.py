@@ -10,6 +10,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,19 @@ _REMEDY = (
     "folder checkpoint to start afresh"
 )
 _METRIC = "evaluations.metric."
+_NONE = -1
+
+
+class Told(NamedTuple):
+    """What training told about an update; see `sim.timeline.UpdateRow`."""
+
+    loss: float
+    update_norm: float
+    rank_kept: int | None = None
 
 
 class Memory:
-    """Losses and norms of updates and evaluations of the global state, by round.
+    """What updates told, and evaluations of the global state, by round.
 
     Rounds are noted in ascending order; round 0 is what is measured before the first one.
 
@@ -36,9 +46,9 @@ class Memory:
 
     def __init__(self, until: int = -1) -> None:
         self.until = until
-        # Columns that grow at their end: 24 bytes per update.
+        # Columns that grow at their end: 28 bytes per update.
         self._round, self._end = array("q"), array("q")
-        self._device, self._rank = array("i"), array("i")
+        self._device, self._rank, self._kept = array("i"), array("i"), array("i")
         self._loss, self._norm = array("d"), array("d")
         self._evaluated, self._eval_loss = array("q"), array("d")
         self._metrics: dict[str, array[float]] = {}
@@ -53,7 +63,7 @@ class Memory:
         round_index: int,
         device: Iterable[int],
         rank: Iterable[int],
-        told: Iterable[tuple[float, float]],
+        told: Iterable[Told],
     ) -> None:
         """Remember the updates of a round that was trained.
 
@@ -64,21 +74,22 @@ class Memory:
         device, rank
             (M,) who trained, and at which rank, in the order of the updates.
         told
-            (M,) loss and norm of each.
+            (M,) about each.
         """
         self._check_order(round_index, self._round)
         rows = list(zip(map(int, device), map(int, rank), told, strict=True))
-        for who, width, (loss, norm) in rows:
+        for who, width, (loss, norm, kept) in rows:
             self._device.append(who)
             self._rank.append(width)
             self._loss.append(loss)
             self._norm.append(norm)
+            self._kept.append(_NONE if kept is None else kept)
         self._round.append(round_index)
         self._end.append(len(self._device))
 
     def updates(
         self, round_index: int, device: Iterable[int], rank: Iterable[int]
-    ) -> list[tuple[float, float]] | None:
+    ) -> list[Told] | None:
         """What training told about the updates of a round.
 
         Parameters
@@ -91,8 +102,8 @@ class Memory:
 
         Returns
         -------
-        list of tuple, or None
-            Loss and norm of each update; None if the round has to be trained.
+        list of Told, or None
+            About each update; None if the round has to be trained.
 
         Raises
         ------
@@ -118,7 +129,11 @@ class Memory:
                     f"round {round_index} has an update of device {mine[0]} at rank {mine[1]}, but "
                     f"the checkpoint remembers device {theirs[0]} at rank {theirs[1]}: {_REMEDY}"
                 )
-        return list(zip(self._loss[known], self._norm[known], strict=True))
+        columns = (self._loss[known], self._norm[known], self._kept[known])
+        return [
+            Told(loss, norm, None if kept == _NONE else kept)
+            for loss, norm, kept in zip(*columns, strict=True)
+        ]
 
     def note_evaluation(self, round_index: int, loss: float, metrics: Mapping[str, float]) -> None:
         """Remember an evaluation after a round, above all noted before; metrics by their names."""
@@ -171,7 +186,7 @@ class Memory:
         -------
         dict
             `updates.round` (T,), `updates.end` (T,) number of updates up to the end of each round,
-            `updates.device`, `.rank`, `.loss` and `.norm` (U,), `evaluations.round` (E,),
+            `updates.device`, `.rank`, `.loss`, `.norm` and `.kept` (U,), `evaluations.round` (E,),
             `evaluations.loss` (E,), and per metric, by its place and name,
             `evaluations.metric.PLACE.NAME` (E,).
         """
@@ -198,6 +213,7 @@ class Memory:
             "updates.rank": self._rank,
             "updates.loss": self._loss,
             "updates.norm": self._norm,
+            "updates.kept": self._kept,
             "evaluations.round": self._evaluated,
             "evaluations.loss": self._eval_loss,
             **{

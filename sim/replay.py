@@ -4,6 +4,7 @@ losses from its updates, and the plans from its plan table.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from sim.clock import Clock
 from sim.errors import RunError
 from sim.findings import TOLERANCE, Finding
 from sim.learning import Estimate
+from sim.memory import Told
 from sim.network import Network
 from sim.parts import Parts
 from sim.playback import Playback
@@ -45,23 +47,28 @@ class Recorded:
         # A norm below zero is a finding in the end, and no reason to stop here.
         norm = updates["update_norm"].to_numpy(dtype=np.float64)
         self._norm = np.maximum(norm, 0.0)[order]
+        self._kept = updates["rank_kept"].to_numpy(dtype=np.float64)[order]
         numbers = np.arange(self.rounds + 2)
         self._first = np.searchsorted(updates["round"].to_numpy()[order], numbers)
 
-    def told(self, round_index: int, device: NDArray[np.int64]) -> list[tuple[float, float]]:
-        """Losses and norms of the updates of some devices in a round; zeros for lack of a row.
+    def told(self, round_index: int, device: NDArray[np.int64]) -> list[Told]:
+        """What the updates of some devices told in a round; zeros for lack of a row.
 
         A device that comes twice has rows one after the other.
         """
         rows = slice(*self._first[round_index : round_index + 2])
         known = self._device[rows].tolist()
-        there = list(zip(self._loss[rows].tolist(), self._norm[rows].tolist(), strict=True))
+        columns = (self._loss[rows].tolist(), self._norm[rows].tolist(), self._kept[rows].tolist())
+        there = [
+            Told(loss, norm, None if math.isnan(kept) else max(1, int(kept)))
+            for loss, norm, kept in zip(*columns, strict=True)
+        ]
         if known == device.tolist():
             return there
-        by_device: dict[int, deque[tuple[float, float]]] = defaultdict(deque)
+        by_device: dict[int, deque[Told]] = defaultdict(deque)
         for who, each in zip(known, there, strict=True):
             by_device[who].append(each)
-        return [by_device[n].popleft() if by_device[n] else (0.0, 0.0) for n in device.tolist()]
+        return [by_device[n].popleft() if by_device[n] else Told(0.0, 0.0) for n in device.tolist()]
 
 
 @dataclass(slots=True)
@@ -73,7 +80,7 @@ class Replay:
     rounds
         What rows of `rounds.csv` should hold, without totals and evaluations, from round 0.
     updates
-        What rows of `updates.csv` should hold, with losses and norms as recorded.
+        What rows of `updates.csv` should hold, with what training told as recorded.
     playback
         What was asked of the network.
     end_s
@@ -195,6 +202,6 @@ def _waits(found: Replay, playback: Playback) -> Finding:
     )
 
 
-def _update_rows(merge: Merge, told: Sequence[tuple[float, float]]) -> list[UpdateRow]:
+def _update_rows(merge: Merge, told: Sequence[Told]) -> list[UpdateRow]:
     who = zip(merge.device.tolist(), merge.rank.tolist(), merge.weight.tolist(), strict=True)
     return [UpdateRow(merge.round, *each, *what) for each, what in zip(who, told, strict=True)]

@@ -13,7 +13,7 @@ from sim.sections.base import Section, by_name
 from sim.sections.course import Output, Stop
 from sim.sections.fleet import FleetChoice
 from sim.sections.learning import SYNTHETIC, Data, Lora, Model, Training
-from sim.sections.method import AnyMethod, FSLoRA
+from sim.sections.method import AnyMethod, FSLoRA, HetLoRA
 from sim.sections.policy import AnyPolicy, Joint
 from sim.sections.radio import Radio
 from sim.sections.schedule import AnySchedule, Asynchronous, Deadline, Failures, Synchronous
@@ -120,6 +120,12 @@ class Scenario(Section):
     def _method_fits(self) -> None:
         """Refuse what does not go with how the method merges."""
         name, method = self.method.name, METHODS[self.method.name]
+        prunes = isinstance(self.method, HetLoRA) and self.method.pruning_weight > 0
+        if prunes and self.training.timing_only:
+            raise ValueError(
+                "method.pruning_weight: devices prune by what they have trained, and "
+                "training.timing_only leaves that out; set it to 0"
+            )
         server = self.training.server.name
         if not method.additive and server != "plain":
             raise ValueError(

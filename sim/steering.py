@@ -7,6 +7,7 @@ called for, the other reads them from the run's files.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -56,6 +57,8 @@ class Steering:
         self._system, self._renew = system, renew
         policy = system.scenario.policy
         self.plans, self.planning_s = 0, 0.0
+        # Ranks that devices have left themselves, once some have pruned.
+        self._most: NDArray[np.int64] | None = None
         self._controller = None
         if policy.replan is not None:
             self._controller = Controller(
@@ -73,7 +76,10 @@ class Steering:
 
     def draw(self, round_index: int) -> Cohort:
         """Cohort of a round; rounds are drawn one after the other."""
-        return self._sampler.draw(round_index)
+        cohort = self._sampler.draw(round_index)
+        if self._most is None:
+            return cohort
+        return replace(cohort, rank=np.minimum(cohort.rank, self._most[cohort.device]))
 
     def corrected(
         self, device: NDArray[np.int64], weight: NDArray[np.float64], sends: NDArray[np.float64]
@@ -104,6 +110,10 @@ class Steering:
         """Take note of how a round ended."""
         self.planning_s = 0.0
         self._sampler.learn(outcome)
+        if outcome.rank_kept is not None:
+            if self._most is None:
+                self._most = np.full(len(self._system.fleet), self._system.scenario.lora.rank)
+            self._most[outcome.device] = outcome.rank_kept
         if self._controller is not None:
             self._controller.learn(outcome)
 

@@ -177,7 +177,7 @@ class UpdateRow:
 
     Round 0 holds what an oracle measured before the run; such updates have no aggregation weight.
     `update_norm` is the Frobenius norm of the change of the device's factors, as the server adds
-    it.
+    it; `rank_kept` how many ranks a device that prunes itself trains from now on at most.
     """
 
     round: int
@@ -186,6 +186,7 @@ class UpdateRow:
     weight: float | None
     loss: float
     update_norm: float
+    rank_kept: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

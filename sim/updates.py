@@ -49,6 +49,7 @@ def update_rows(
             None if weight is None else float(weight[m]),
             update.loss,
             update_norm(update),
+            update.rank_kept,
         )
         for m, update in enumerate(updates)
     ]
@@ -111,4 +112,15 @@ def outcome(merge: Merge, rows: Sequence[UpdateRow]) -> Outcome:
     if rows:
         loss = np.array([row.loss for row in rows], dtype=np.float64)
         norm = np.array([row.update_norm for row in rows], dtype=np.float64)
-    return Outcome(merge.round, merge.spent_s, merge.device, merge.rank, loss, norm, merge.busy_s)
+    kept = [row.rank_kept for row in rows if row.rank_kept is not None]
+    return Outcome(
+        merge.round,
+        merge.spent_s,
+        merge.device,
+        merge.rank,
+        loss,
+        norm,
+        merge.busy_s,
+        # A method lets all devices prune, or none.
+        np.array(kept, dtype=np.int64) if kept else None,
+    )

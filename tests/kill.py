@@ -80,6 +80,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     },
     "oracle": {"policy": {"name": "statistical", "knowledge": "oracle"}},
     "momentum": {"training": {"server": "momentum", "momentum": 0.5, "decay": "cosine"}},
+    "pruning": {
+        "method": {"name": "hetlora", "pruning_weight": 1.0, "pruning_factor": 0.5},
+        "training": {"decay": "linear"},
+    },
     "timing-only": {
         "data": {"source": "builtin:synthetic", "length": 32},
         "training": {"timing_only": True},

@@ -96,6 +96,8 @@ class Update:
     factor_gain
         What the server multiplies `delta_a` and `delta_b` by: the inverse of the factor on the
         device's steps, see `LocalTraining.step_factor`.
+    rank_kept
+        Ranks that the device trains at most from now on, if it has pruned itself.
     """
 
     device: int
@@ -105,6 +107,7 @@ class Update:
     delta_head: dict[str, Tensor]
     loss: float
     factor_gain: float = 1.0
+    rank_kept: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,23 +10,38 @@ which is FedIT where ranks and norms are equal. Padding pulls the last ranks tow
 weights of those who do not hold them, and norms are normalised over the cohort: under independent
 sampling the mean is biased by both.
 
+Self-pruning, with a weight lambda > 0: a device of rank k adds to its loss, in every layer,
+
+    lambda |B_tail| |A_tail|,  tail = all ranks but the first k' = max(1, floor(gamma k)),
+
+and if these products, summed over the layers, are smaller when it has trained than when it began,
+it trains no more than k' ranks from then on. What it has trained it sends whole; how
+many ranks it keeps goes with it, and is not counted. Plans do not foresee it.
+
 Per layer k (d_in + d_out) numbers go up, and r (d_in + d_out) down: ranks are nested, so a
 broadcast of all serves every device; unicast sends k. Norms follow from what is sent.
 
-Departures from the paper, of which only summaries could be read: the policy's weights v_n enter,
-and devices do not prune their ranks by themselves; a rank is what the policy gives.
+Departures from the paper, of which only summaries could be read: the policy's weights v_n enter; a
+rank is what the policy gives, where the device has not kept fewer; the rule by which a device
+prunes is ours, and as its upload is simulated before it is trained, a rank that is given up is
+still sent once.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from fslora.lora import Layout
+from fslora.lora import Adapter, Layout
 from fslora.methods.base import GlobalState, Method, Update
 from fslora.sketch import add_heads
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fslora.stacked import Stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +52,15 @@ class HetLoRA(Method):
     ----------
     weights
         `norm`, as above, or `data` for w_n = v_n.
+    pruning_weight
+        lambda, >= 0; zero for no self-pruning.
+    pruning_factor
+        gamma, in (0, 1).
     """
 
     weights: Literal["norm", "data"] = "norm"
+    pruning_weight: float = 0.0
+    pruning_factor: float = 0.75
     name: ClassVar[str] = "hetlora"
     additive: ClassVar[bool] = False
 
@@ -74,6 +95,40 @@ class HetLoRA(Method):
         if total == 0.0:
             return list(weight)  # nobody has learnt anything
         return [v * size * sum(weight) / total for v, size in zip(weight, norm, strict=True)]
+
+    def left(self, sketch_rank: int) -> int:
+        """Ranks that a device keeps when it prunes."""
+        return max(1, math.floor(self.pruning_factor * sketch_rank))
+
+    def penalty(self, factors: Stack) -> Tensor | None:
+        """Norms of the tails' factors, over all devices of a stack."""
+        if not self.pruning_weight:
+            return None
+        import torch
+
+        held = (factors.scale[:, 0] > 0).sum(1, keepdim=True)
+        first = (self.pruning_factor * held.double()).floor().clamp(min=1)
+        # Padding is zero, and so is its gradient.
+        tail = torch.arange(factors.scale.shape[2], device=held.device) >= first
+        total = [
+            (a * tail.unsqueeze(2)).norm(dim=(1, 2))
+            * (factors.b[name] * tail.unsqueeze(1)).norm(dim=(1, 2))
+            for name, a in factors.a.items()
+        ]
+        return self.pruning_weight * torch.stack(total).sum()
+
+    def sent(self, update: Update, sketch_rank: int, start: Adapter) -> Update:
+        """All that was trained, and how many ranks the device keeps."""
+        if not self.pruning_weight:
+            return update
+        tail, before, after = slice(self.left(sketch_rank), sketch_rank), 0.0, 0.0
+        for name, delta in update.delta_a.items():
+            a, b = start.a[name][tail], start.b[name][:, tail]
+            before += float(a.norm() * b.norm())
+            moved_a, moved_b = a + delta[tail], b + update.delta_b[name][:, tail]
+            after += float(moved_a.norm() * moved_b.norm())
+        kept = self.left(sketch_rank) if after < before else sketch_rank
+        return replace(update, rank_kept=kept)
 
     def server_flops(self, layout: Layout, rank: int, ranks: Sequence[int]) -> float:  # noqa: ARG002
         """Sums, and norms by k x k matrices."""

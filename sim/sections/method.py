@@ -39,6 +39,11 @@ class HetLoRA(MethodChoice):
     """hetlora"""
     weights: Literal["norm", "data"] = "norm"
     """Aggregation by the norms of the updates' products, or by the policy's weights alone."""
+    pruning_weight: NonNegative = 0.0
+    """Weight of the norm of a device's last ranks in its loss (nats); zero for no self-pruning."""
+    pruning_factor: Annotated[float, Field(gt=0, lt=1)] = 0.75
+    """Share of its ranks that a device keeps whose last ranks have shrunk, rounded down to at least
+    one."""
 
 
 class LoRAFAIR(MethodChoice):

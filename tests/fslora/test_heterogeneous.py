@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from fslora.methods import GlobalState, Job
+from fslora.methods import GlobalState, Job, Update
 from fslora.methods.fair import LoRAFAIR
 from fslora.methods.hetlora import HetLoRA
+from fslora.reference import train_alone
+from fslora.stacked import Stack
 from fslora.trainer import Learner
 
 Make = Callable[..., Learner]
@@ -145,3 +147,76 @@ def test_fair_moves_less_the_more_it_costs(make_learner: Make) -> None:
         each.aggregate(each.train([Job(n, RANK, 7 + n) for n in range(3)]), WEIGHT)
     for name, value in plain.adapter.b.items():
         torch.testing.assert_close(costly.adapter.b[name], value, rtol=0, atol=1e-9)
+
+
+PRUNING = HetLoRA(pruning_weight=0.3, pruning_factor=0.6)
+
+
+def tails(learner: Learner, update: Update | None, rank: int) -> float:
+    """Norms of all ranks but the first floor(0.6 k), when training began or as an update ends."""
+    first, total = max(1, math.floor(0.6 * rank)), 0.0
+    for name in learner.adapter.a:
+        a, b = learner.adapter.a[name][:rank], learner.adapter.b[name][:, :rank]
+        if update is not None:
+            a, b = a + update.delta_a[name], b + update.delta_b[name]
+        total += math.sqrt(a[first:].square().sum() * b[:, first:].square().sum())
+    return total
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "classification"])
+def test_hetlora_that_prunes_trains_with_its_penalty(make_learner: Make, kind: str) -> None:
+    """In company of other ranks as alone, with the penalty written out."""
+    learner = make_learner(kind, PRUNING)
+    for job, update in zip(JOBS, learner.train(JOBS), strict=True):
+        alone = train_alone(learner, job)
+        assert update.rank_kept == alone.rank_kept
+        for name, value in alone.delta_a.items():
+            torch.testing.assert_close(update.delta_a[name], value, rtol=0, atol=1e-12)
+            other = alone.delta_b[name]
+            torch.testing.assert_close(update.delta_b[name], other, rtol=0, atol=1e-12)
+
+
+def test_hetlora_penalty_is_that_of_the_tails(make_learner: Make) -> None:
+    learner = make_learner(method=PRUNING)
+    wanted = sum(0.3 * tails(learner, None, job.rank) for job in JOBS)
+    factors = Stack.whole(learner.adapter, 1.0)
+    stack = Stack(
+        {name: torch.zeros(3, RANK, a.shape[2]).double() for name, a in factors.a.items()},
+        {name: torch.zeros(3, b.shape[1], RANK).double() for name, b in factors.b.items()},
+        {},
+        torch.zeros(3, len(factors.a), RANK),
+    )
+    stack.fill(learner.adapter, learner.slices(JOBS))
+    for row, job in enumerate(JOBS):
+        stack.scale[row, :, : job.rank] = 0.5
+    found = PRUNING.penalty(stack)
+    assert found is not None
+    assert float(found) == pytest.approx(wanted, rel=1e-12)
+
+
+def test_hetlora_devices_prune_when_their_last_ranks_have_shrunk(make_learner: Make) -> None:
+    """A strong penalty shrinks them; without any, data alone let some grow and others not."""
+    kept = []
+    for weight in (1.0, 1e-9):
+        learner = make_learner(method=HetLoRA(pruning_weight=weight, pruning_factor=0.6))
+        for job, update in zip(JOBS, learner.train(JOBS), strict=True):
+            shrunk = tails(learner, update, job.rank) < tails(learner, None, job.rank)
+            assert update.rank_kept == (job.rank * 3 // 5 if shrunk else job.rank)
+            kept.append(update.rank_kept)
+    assert kept[:3] == [3, 1, 2]
+    assert kept[3:] != kept[:3]
+
+
+def test_hetlora_without_pruning_says_nothing_of_ranks(make_learner: Make) -> None:
+    learner = make_learner(method="hetlora")
+    assert all(update.rank_kept is None for update in learner.train(JOBS))
+
+
+def test_first_factors_have_no_gradient_of_a_penalty(make_learner: Make) -> None:
+    """At B = 0 the norm has no slope, and what comes out is a number."""
+    learner = make_learner(method=PRUNING)
+    for value in learner.adapter.b.values():
+        value.zero_()
+    updates = learner.train(JOBS)
+    assert all(math.isfinite(update.loss) for update in updates)
+    assert [update.rank_kept for update in updates] == [job.rank for job in JOBS]

@@ -20,7 +20,7 @@ import yaml
 import sim.checkpoint
 from sim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from sim.errors import InputError, RunError
-from sim.memory import Memory
+from sim.memory import Memory, Told
 from sim.scenario import Scenario, dump_scenario
 
 DATA = "d" * 64
@@ -38,7 +38,7 @@ def made(rounds: int, learner: dict[str, torch.Tensor] | None = None) -> Checkpo
     """A checkpoint after some rounds of one update each."""
     memory = Memory()
     for number in range(1, rounds + 1):
-        memory.note_updates(number, [number % 5], [4], [(1.0 / number, 0.1 * number)])
+        memory.note_updates(number, [number % 5], [4], [Told(1.0 / number, 0.1 * number)])
     memory.note_evaluation(rounds, 1.0 / 3.0, {"accuracy": 0.7})
     return Checkpoint(rounds, memory, learner or {}, {"train": 1.5, "write": 0.1})
 
@@ -94,7 +94,7 @@ def test_comes_back_as_it_was(tmp_path: Path, kind: str) -> None:
         assert same(loaded, checkpoint)
         assert loaded is not None
         assert loaded.memory.until == rounds
-        assert loaded.memory.updates(3, [3], [4]) == [(1.0 / 3.0, 0.1 * 3)]
+        assert loaded.memory.updates(3, [3], [4]) == [Told(1.0 / 3.0, 0.1 * 3)]
         assert loaded.memory.evaluation(rounds) == (1.0 / 3.0, {"accuracy": 0.7})
         assert loaded.changes == []
     assert [path.name for path in file_of(tmp_path).parent.iterdir()] == ["state.safetensors"]
@@ -211,7 +211,7 @@ def test_other_data_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("_FORMAT", 2, "its format is 1, this program reads 2"),
+        ("_FORMAT", 3, "its format is 2, this program reads 3"),
         ("version", lambda _: "9.9", "written by version .*, this is 9.9"),
     ],
 )
@@ -310,14 +310,14 @@ _KILLED = """
 import os, signal, sys, time
 from pathlib import Path
 from sim.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from sim.memory import Memory
+from sim.memory import Memory, Told
 from sim.scenario import Scenario
 
 out, scenario = Path(sys.argv[1]), Scenario.model_validate({"name": "trial"})
 
 def save(rounds):
     memory = Memory()
-    memory.note_updates(rounds, range(5000), [1] * 5000, [(float(rounds), 2.0)] * 5000)
+    memory.note_updates(rounds, range(5000), [1] * 5000, [Told(float(rounds), 2.0)] * 5000)
     save_checkpoint(out, scenario, None, Checkpoint(rounds, memory, {}, {}))
 
 began = time.perf_counter()

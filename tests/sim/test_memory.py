@@ -9,13 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.errors import InputError
-from sim.memory import Memory
+from sim.memory import Memory, Told
 
 FLOATS = st.floats(width=64)
-#: Device, rank, loss and norm of each update of each round, 0 and up.
+#: Device, rank, loss, norm and ranks kept of each update of each round, 0 and up.
 ROUNDS = st.lists(
     st.lists(
-        st.tuples(st.integers(0, 2**31 - 1), st.integers(1, 4096), FLOATS, FLOATS), max_size=4
+        st.tuples(
+            st.integers(0, 2**31 - 1),
+            st.integers(1, 4096),
+            FLOATS,
+            FLOATS,
+            st.none() | st.integers(1, 4096),
+        ),
+        max_size=4,
     ),
     max_size=6,
 )
@@ -32,7 +39,8 @@ def written(rounds: int = 3) -> Memory:
     memory = Memory()
     memory.note_evaluation(0, 5.0, {"accuracy": 0.1})
     for number in range(1, rounds + 1):
-        memory.note_updates(number, [number, 7], [4, 8], [(0.5, 1.5), (2.0 * number, 3.0)])
+        told = [Told(0.5, 1.5), Told(2.0 * number, 3.0, 2)]
+        memory.note_updates(number, [number, 7], [4, 8], told)
         memory.note_evaluation(number, 5.0 / number, {"accuracy": 0.1 * number})
     return memory
 
@@ -44,12 +52,12 @@ def resumed(memory: Memory, until: int) -> Memory:
 @settings(deadline=None, derandomize=True)
 @given(ROUNDS, EVALUATIONS)
 def test_answers_are_what_was_noted(
-    rounds: list[list[tuple[int, int, float, float]]],
+    rounds: list[list[tuple[int, int, float, float, int | None]]],
     evaluations: dict[int, tuple[float, float, float]],
 ) -> None:
     memory = Memory()
     for number, updates in enumerate(rounds):
-        told = [(loss, norm) for _, _, loss, norm in updates]
+        told = [Told(*each) for _, _, *each in updates]
         memory.note_updates(number, [u[0] for u in updates], [u[1] for u in updates], told)
     for number in sorted(evaluations):
         loss, first, second = evaluations[number]
@@ -61,7 +69,8 @@ def test_answers_are_what_was_noted(
             number, np.array([u[0] for u in updates]), np.array([u[1] for u in updates])
         )
         assert answer is not None
-        assert bits(answer) == bits([(loss, norm) for _, _, loss, norm in updates])
+        assert bits([each[:2] for each in answer]) == bits([each[2:4] for each in updates])
+        assert [each.rank_kept for each in answer] == [each[4] for each in updates]
     for number, (loss, first, second) in evaluations.items():
         answered = again.evaluation(number)
         assert answered is not None
@@ -82,7 +91,7 @@ def test_rounds_after_the_checkpoint_are_trained_and_noted() -> None:
     memory = resumed(written(2), 2)
     assert memory.updates(3, [3, 7], [4, 8]) is None
     assert memory.evaluation(3) is None
-    memory.note_updates(3, [3, 7], [4, 8], [(0.5, 1.5), (6.0, 3.0)])
+    memory.note_updates(3, [3, 7], [4, 8], [Told(0.5, 1.5), Told(6.0, 3.0, 2)])
     memory.note_evaluation(3, 5.0 / 3, {"accuracy": 0.1 * 3})
     # As if the run had never been interrupted.
     one, other = memory.arrays(), written(3).arrays()
@@ -136,8 +145,8 @@ def test_a_run_that_ends_before_its_checkpoint_is_refused() -> None:
 @pytest.mark.parametrize(
     "note",
     [
-        lambda memory: memory.note_updates(3, [1], [1], [(1.0, 1.0)]),
-        lambda memory: memory.note_updates(4, [1, 2], [1], [(1.0, 1.0)]),
+        lambda memory: memory.note_updates(3, [1], [1], [Told(1.0, 1.0)]),
+        lambda memory: memory.note_updates(4, [1, 2], [1], [Told(1.0, 1.0)]),
         lambda memory: memory.note_evaluation(2, 1.0, {"accuracy": 1.0}),
         lambda memory: memory.note_evaluation(4, 1.0, {"matthews": 1.0}),
     ],
@@ -151,11 +160,11 @@ def test_notes_that_make_no_sense_leave_the_memory_as_it_was(
         note(memory)
     assert all(np.array_equal(before[name], value) for name, value in memory.arrays().items())
     with pytest.raises(ValueError, match="out of order"):
-        resumed(written(), 5).note_updates(4, [1], [1], [(1.0, 1.0)])
+        resumed(written(), 5).note_updates(4, [1], [1], [Told(1.0, 1.0)])
 
 
-def test_an_update_takes_24_bytes() -> None:
+def test_an_update_takes_28_bytes() -> None:
     memory = Memory()
-    memory.note_updates(1, range(1000), [1] * 1000, [(math.pi, math.e)] * 1000)
+    memory.note_updates(1, range(1000), [1] * 1000, [Told(math.pi, math.e)] * 1000)
     size = sum(array.nbytes for array in memory.arrays().values())
-    assert size == 24 * 1000 + 16
+    assert size == 28 * 1000 + 16

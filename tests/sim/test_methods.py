@@ -186,3 +186,41 @@ def test_what_trains_all_ranks_takes_as_long_and_as_much_memory_at_each(tiny: Ti
 def test_rank_below_that_of_the_method_is_refused(tiny: Tiny) -> None:
     with pytest.raises(InputError, match=r"fleet\.rank_caps"):
         build_system(tiny({"method": "fedex-lora", "fleet.rank_caps": [4]}))
+
+
+def test_ranks_that_devices_have_pruned_are_not_sent_again(tiny: Tiny, simulate: Simulate) -> None:
+    """A rank falls from one update of a device to the next, and its bytes and times with it."""
+    method = {"name": "hetlora", "pruning_weight": 1.0, "pruning_factor": 0.5}
+    scenario = tiny(
+        {
+            "method": method,
+            "policy": {"name": "full"},
+            # Steps that get shorter let the penalty shrink what it has made small.
+            "training.decay": "linear",
+            "stop.rounds": 6,
+        }
+    )
+    whole = simulate(scenario).files
+    assert verify(whole).findings == ()
+    updates = whole.table("updates.csv")
+    fell = 0
+    for _, rows in updates.groupby("device"):
+        kept = rows["rank_kept"].to_numpy()[:-1]
+        np.testing.assert_array_equal(rows["rank"].to_numpy()[1:], kept)
+        fell += int((kept < rows["rank"].to_numpy()[:-1]).sum())
+    assert fell > 0
+    sent = whole.table("rounds.csv")["bytes_up"].to_numpy()[1:]
+    layers = build_system(scenario).workload.layout.layers
+    per_rank = sum(d_in + d_out for d_in, d_out in layers.values())
+    ranks = updates.groupby("round")["rank"].sum().to_numpy()
+    np.testing.assert_array_equal(sent, FOUR_BYTES * per_rank * ranks)
+
+
+def test_pruning_goes_by_training(tiny: Tiny) -> None:
+    changes = {
+        "method": {"name": "hetlora", "pruning_weight": 0.1},
+        "training.timing_only": True,
+        "stop.target": None,
+    }
+    with pytest.raises(ValueError, match=r"method\.pruning_weight: devices prune by what they"):
+        tiny(changes)

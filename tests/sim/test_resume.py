@@ -9,7 +9,7 @@ from fslora.methods import Job
 from fslora.trainer import Learner
 from sim.checkpoint import FILE, FOLDER, Checkpoint, load_checkpoint, save_checkpoint
 from sim.host import make_learner
-from sim.memory import Memory
+from sim.memory import Memory, Told
 from sim.scenario import Scenario
 from sim.system import build_system
 from sim.updates import update_norm
@@ -36,7 +36,7 @@ def play(out: Path, scenario: Scenario, learner: Learner, last: int) -> list[tup
             learner.aggregate([update], [0.4])
             if number > 2:
                 learner.release(number - 2)
-            told = [(update.loss, update_norm(update))]
+            told = [Told(update.loss, update_norm(update), update.rank_kept)]
             memory.note_updates(number, [device], [rank], told)
         evaluation = memory.evaluation(number) if number % 2 else None
         if checkpoint is not None and number == checkpoint.round:

@@ -36,7 +36,7 @@ COLUMNS = {
     "rounds_sampled,rounds_completed,bytes_up,bytes_down,busy_s,energy_j,kind,x_m,y_m,cell,los,"
     "downlink_snr_db,step_overhead_s,tx_power_dbm,solo_rate_bps",
     "plan.csv": "round,device,rank,probability,compute_s,upload_bits,expected_bandwidth_hz",
-    "updates.csv": "round,device,rank,weight,loss,update_norm",
+    "updates.csv": "round,device,rank,weight,loss,update_norm,rank_kept",
     "host.csv": "round,part,host_s",
 }
 
