@@ -10,12 +10,21 @@ import torch
 from torch import Tensor
 
 from fslora import evaluate, sketch, stacked
+from fslora.lengths import Lengths
 from fslora.local import LocalTraining
 from fslora.methods import METHODS, Job, Slice, Update
 from fslora.products import Product
 from fslora.tasks import Evaluation
 from fslora.trainer import Learner
-from tests.fslora import test_evaluate, test_heterogeneous, test_local, test_methods, test_sketch
+from tests.fslora import (
+    test_evaluate,
+    test_hafl,
+    test_heterogeneous,
+    test_lengths,
+    test_local,
+    test_methods,
+    test_sketch,
+)
 
 Make = Callable[..., Learner]
 
@@ -133,6 +142,31 @@ def _mean_of_batch_means(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(evaluate, "_causal", means)
 
 
+def _padding_takes_time(patch: pytest.MonkeyPatch) -> None:
+    """Every example is as long as the longest."""
+
+    def padded(cls: type[Lengths], length: Any, shards: Any) -> Lengths:
+        return cls.equal(np.array([len(shard) for shard in shards]), int(length.max()))
+
+    patch.setattr(Lengths, "of", classmethod(padded))
+
+
+def _padding_counts(patch: pytest.MonkeyPatch) -> None:
+    """Examples are padded to a fixed length, and what they are padded with is learnt."""
+    causal = evaluate._causal
+
+    def fixed(model: Any, examples: Any, batch: int) -> Evaluation:
+        full = np.full_like(examples.length, examples.tokens.shape[1])
+        return causal(model, replace(examples, length=full), batch)
+
+    patch.setattr(evaluate, "_causal", fixed)
+
+
+def _frozen_ranks_count_in_hafl(patch: pytest.MonkeyPatch) -> None:
+    """Ranks that a device has not trained count as zero change, averaged over everybody."""
+    patch.setattr(type(METHODS["hafl"]), "merge", type(METHODS["fslora"]).merge)
+
+
 def _zeros_count_in_replication(patch: pytest.MonkeyPatch) -> None:
     """Who lacks a rank counts as zero change, as in zero padding."""
     patch.setattr(type(METHODS["replication"]), "merge", type(METHODS["fslora"]).merge)
@@ -176,6 +210,15 @@ MISTAKES = {
     "mean of batch means": Mistake(
         _mean_of_batch_means,
         lambda make: test_evaluate.test_batches_do_not_matter(make, "causal-lm", 7, True),
+    ),
+    "padding takes time": Mistake(
+        _padding_takes_time, lambda _: test_lengths.test_whole_passes_do_not_depend_on_the_draw(4)
+    ),
+    "padding counts": Mistake(
+        _padding_counts, lambda make: test_evaluate.test_padding_does_not_matter(make, "causal-lm")
+    ),
+    "frozen ranks count in hafl": Mistake(
+        _frozen_ranks_count_in_hafl, test_hafl.test_each_rank_is_the_mean_of_its_owners
     ),
     "zeros count in replication": Mistake(
         _zeros_count_in_replication,
