@@ -87,7 +87,8 @@ def judge(
     seed : int
         Root seed of the draws.
     bound : bool
-        Whether to look for a lower bound of all plans' objectives.
+        Whether to look for a lower bound of all plans' objectives, and for how far from stationary
+        the probabilities are even if the policy minimises nothing over them.
     **parameters
         Parameters that the policy was given.
 
@@ -100,7 +101,9 @@ def judge(
     time = expected_round_time(problem, rank, probability, seed=seed)
     rounds = problem.rounds_of(rank, probability)
     least = lower_bound(problem, rank, probability) if bound else _UNASKED
-    takes_part = problem.takes_part(probability)
+    takes_part, residual = problem.takes_part(probability), np.nan
+    if bound or policy == "joint":
+        residual = kkt_residual(smooth_times(problem), rank, probability)
     return Plan(
         policy=policy,
         rank=rank,
@@ -114,7 +117,7 @@ def judge(
             probability_empty=float(np.prod(1.0 - takes_part)),
             expected_cohort=float(takes_part.sum()),
             noise=problem.noise(rank, probability),
-            kkt_residual=kkt_residual(smooth_times(problem), rank, probability),
+            kkt_residual=residual,
             bound_s=least.value_s,
             bound_note=least.note,
         ),
