@@ -308,6 +308,7 @@ def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
         training.optimizer,
         training.momentum,
         training.gradient_checkpointing,
+        choice.rank if METHODS[scenario.method.name].core else 0,
     )
     try:
         return (card_apart if _apart(scenario) else make_card)(question)

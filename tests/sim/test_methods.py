@@ -29,8 +29,16 @@ def per_layer(told: str, layers: dict[str, tuple[int, int]], **known: int) -> in
     )
 
 
-@pytest.mark.parametrize("downlink", ["broadcast", "unicast"])
-@pytest.mark.parametrize("name", METHODS)
+def downlink_of(name: str) -> str:
+    """A downlink that the method goes with."""
+    return "unicast" if METHODS[name].unicast else "broadcast"
+
+
+@pytest.mark.parametrize(
+    ("name", "downlink"),
+    [(n, "unicast") for n in METHODS]
+    + [(n, "broadcast") for n in METHODS if not METHODS[n].unicast],
+)
 def test_bytes_are_those_of_the_table(
     name: str, downlink: str, tiny: Tiny, simulate: Simulate
 ) -> None:
@@ -85,8 +93,9 @@ def test_bytes_are_those_of_the_table(
 def test_timing_only_has_the_times_of_training(
     name: str, tiny: Tiny, simulate: Simulate, tmp_path: Any
 ) -> None:
-    trained = simulate(tiny({"method": name}))
-    run(tiny({"method": name, "training.timing_only": True}), tmp_path / "timing")
+    choice = {"method": name, "radio.downlink": downlink_of(name)}
+    trained = simulate(tiny(choice))
+    run(tiny({**choice, "training.timing_only": True}), tmp_path / "timing")
     for file in ("timeline.csv", "spectrum.csv"):
         assert (tmp_path / "timing" / file).read_bytes() == (
             trained.files.folder / file
@@ -113,6 +122,12 @@ def test_what_is_no_sum_of_changes_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=key):
         tiny({"method": name, **changes})
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].unicast])
+def test_what_differs_from_device_to_device_is_not_broadcast(name: str, tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match=r"radio\.downlink = 'broadcast'.*set unicast"):
+        tiny({"method": name})
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].merges_into_base])
