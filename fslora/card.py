@@ -7,7 +7,7 @@ before it starts; what is found is small. `fslora.apart` finds it where they are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from fslora.compression import Compression
@@ -105,6 +105,7 @@ class Card:
             "layers": {name: list(dims) for name, dims in layout.layers.items()},
             "heads": {name: list(dims) for name, dims in layout.heads.items()},
             "transposed": sorted(layout.transposed),
+            "core": layout.core,
             "costs": [asdict(cost) for cost in self.costs],
         }
 
@@ -120,7 +121,8 @@ class Card:
                 for name, value in cost.items()
             }
             costs.append(AdapterCost(**given))
-        return cls(Layout(layers, heads, frozenset(values["transposed"])), tuple(costs))
+        layout = Layout(layers, heads, frozenset(values["transposed"]), values["core"])
+        return cls(layout, tuple(costs))
 
 
 def make_card(question: Question) -> Card:
@@ -150,7 +152,8 @@ def make_card(question: Question) -> Card:
     positions = max_tokens(shape)
     if positions is not None and question.length > positions:
         raise TooLong(f"{question.model} takes at most {positions} tokens")
-    layout = find_layout(shape, question.targets, heads=task == "classification")
+    found = find_layout(shape, question.targets, heads=task == "classification")
+    layout = replace(found, core=question.rank if METHODS[question.method].core else 0)
     costs = count_costs(
         shape,
         layout,

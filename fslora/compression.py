@@ -4,7 +4,8 @@ The changes of one rank of one factor, a row of A or a column of B, are a vector
 Sparsified, its m = ceil(keep d) largest in size are sent with their places; rounded, each x becomes
 one of the 2^b - 1 numbers i S / L, |i| <= L = 2^(b-1) - 1, with S the largest size in the vector,
 up or down at random so that the mean is x (QSGD, arXiv 1610.02132, with the largest size in place
-of the norm). Rounding is therefore unbiased, sparsifying is not. Heads are sent as they are.
+of the norm). Rounding is therefore unbiased, sparsifying is not. The rows of a core are such
+vectors too. Heads are sent as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fslora.lora import Layout
+from fslora.lora import Layout, is_core
 from fslora.methods.base import Method, Part, Update
 
 if TYPE_CHECKING:
@@ -68,13 +69,16 @@ class Compression:
     def upload_bits(
         self, method: Method, layout: Layout, sketch_rank: int, phase: int, number_bits: int
     ) -> int:
-        """Bits that a device of some rank uploads in a phase of a method, heads included."""
+        """Bits that a device of some rank uploads in a phase of a method, all included."""
         per_rank = sum(
             self.vector_bits(length, number_bits)
             for dims in layout.layers.values()
             for length in method.vectors_up(*dims, phase)
         )
-        return sketch_rank * per_rank + layout.head_numbers * number_bits
+        cores = 0
+        if layout.core:
+            cores = len(layout.layers) * layout.core * self.vector_bits(layout.core, number_bits)
+        return sketch_rank * per_rank + layout.head_numbers * number_bits + cores
 
     def compress(self, update: Update, key: int, personal: Sequence[Part] = ()) -> Update:
         """What arrives of an update.
@@ -98,7 +102,11 @@ class Compression:
             a = {name: self._rows(value, draws) for name, value in a.items()}
         if "b" not in personal:
             b = {name: self._rows(value.T, draws).T for name, value in b.items()}
-        return replace(update, delta_a=a, delta_b=b)
+        head = {
+            name: self._rows(value, draws) if is_core(name) else value
+            for name, value in update.delta_head.items()
+        }
+        return replace(update, delta_a=a, delta_b=b, delta_head=head)
 
     def _rows(self, value: Tensor, draws: Generator) -> Tensor:
         """Each row as it arrives."""

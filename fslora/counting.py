@@ -120,7 +120,7 @@ def count_costs(
             flops_fixed=flops_fixed,
             flops_per_rank=flops_per_rank,
             frozen_bytes=base_bytes,
-            training_bytes_fixed=2 * saved_1 - saved_2 + copies * layout.head_numbers,
+            training_bytes_fixed=2 * saved_1 - saved_2 + copies * layout.fixed_numbers,
             training_bytes_per_rank=saved_2 - saved_1 + per_rank,
         )
 

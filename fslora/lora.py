@@ -31,6 +31,8 @@ HEAD_NAMES = (
     "logits_proj",
 )
 
+_CORE = ".core"
+
 
 class UnknownHead(ValueError):
     """A classifier whose head this project does not know."""
@@ -85,11 +87,15 @@ class Layout:
         Per trained head layer its name, d_in, d_out and whether it has a bias.
     transposed
         Adapted layers that keep their weight as (d_in, d_out): GPT-2's `Conv1D`.
+    core
+        Rows and columns r of a core C between the factors of every layer, which then computes
+        W x + s B C A x; 0 for none.
     """
 
     layers: Mapping[str, tuple[int, int]]
     heads: Mapping[str, tuple[int, int, bool]]
     transposed: frozenset[str] = frozenset()
+    core: int = 0
 
     @property
     def numbers_per_rank(self) -> int:
@@ -107,9 +113,14 @@ class Layout:
         """Numbers in the trained heads."""
         return sum(d_out * (d_in + bias) for d_in, d_out, bias in self.heads.values())
 
+    @property
+    def fixed_numbers(self) -> int:
+        """Numbers that no rank of a sketch holds: heads and cores, which go whole."""
+        return self.head_numbers + len(self.layers) * self.core**2
+
     def numbers(self, rank: int) -> int:
-        """Numbers in an adapter of a rank, heads included."""
-        return rank * self.numbers_per_rank + self.head_numbers
+        """Numbers in an adapter of a rank, heads and cores included."""
+        return rank * self.numbers_per_rank + self.fixed_numbers
 
 
 def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout:
@@ -163,6 +174,16 @@ def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout
     )
 
 
+def core_of(layer: str) -> str:
+    """Name of a layer's core among the tensors that go whole."""
+    return f"{layer}{_CORE}"
+
+
+def is_core(name: str) -> bool:
+    """Whether a tensor that goes whole is a core, and no parameter of a head."""
+    return name.endswith(_CORE)
+
+
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear | Conv1D]:
     """Whether a module is a linear layer of either kind."""
     from torch import nn
@@ -210,7 +231,7 @@ def _ends_with(name: str, target: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """Global state X: factors of every adapted layer, the trained heads, and what goes with them.
+    """Global state X: factors of every adapted layer, and what goes with them.
 
     Parameters
     ----------
@@ -219,7 +240,8 @@ class Adapter:
     b
         Per layer B, (d_out, r).
     head
-        Per head parameter (`name.weight`, `name.bias`) its value.
+        Per head parameter (`name.weight`, `name.bias`) its value; of layers with a core (r, r) it
+        too, as `layer.core`.
     kept
         What a method's server keeps beside them, by names of the method's.
     """
@@ -248,3 +270,19 @@ class Adapter:
                 value = parameters[f"{name}.{part}"]
                 head[f"{name}.{part}"] = value.detach().to(dtype, copy=True)
         return cls(a, b, head)
+
+    def with_cores(self) -> Adapter:
+        """The same with the identity for a core in every layer, which changes nothing yet."""
+        import torch
+
+        cores = {
+            core_of(name): torch.eye(len(a), dtype=a.dtype, device=a.device)
+            for name, a in self.a.items()
+        }
+        return Adapter(self.a, self.b, {**self.head, **cores})
+
+    def folded(self) -> Adapter:
+        """The same function without cores: C A in the place of A."""
+        cores = {name: self.head.get(core_of(name)) for name in self.a}
+        a = {name: a if (c := cores[name]) is None else c @ a for name, a in self.a.items()}
+        return Adapter(a, self.b, {n: value for n, value in self.head.items() if not is_core(n)})

@@ -63,8 +63,10 @@ def save_adapter(
 ) -> None:
     """Write `adapter_config.json` and `adapter_model.safetensors` into `folder`.
 
-    `peft.PeftModel.from_pretrained(base, folder)` then gives the logits of the trained model.
+    `peft.PeftModel.from_pretrained(base, folder)` then gives the logits of the trained model. PEFT
+    knows no cores, so where there are any, C A is written as A.
     """
+    adapter = adapter.folded()
     config = LoraConfig(
         task_type=_TASK_TYPE[task],
         base_model_name_or_path=str(model.config.name_or_path),

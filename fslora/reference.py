@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fslora.dropout import Dropout, dropout_keys
 from fslora.local import LocalTraining
+from fslora.lora import core_of
 from fslora.losses import device_losses
 from fslora.methods.base import Job, Slice, Update
 from fslora.stacked import Stack
@@ -49,6 +50,8 @@ def train_alone(learner: Learner, job: Job) -> Update:
     def add_lora(number: int, name: str) -> Any:
         def hook(_: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
             inner = dropped(number, inputs[0]) @ a[name].T
+            if core_of(name) in head:
+                inner = inner @ head[core_of(name)].T
             return output + (inner * scale[name].to(inner.dtype)) @ b[name].T
 
         return hook

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from fslora.dropout import Dropout
-from fslora.lora import Adapter, Layout, is_linear, linear_shape
+from fslora.lora import Adapter, Layout, core_of, is_linear, linear_shape
 from fslora.methods.base import Part, Slice
 from fslora.models.base import ModelError
 from fslora.models.reading import skip_unread_positions
@@ -33,7 +33,7 @@ class Stack:
     a, b
         Per layer (M, k_max, d_in) and (M, d_out, k_max).
     head
-        Per head parameter (M, ...).
+        Per head parameter and core (M, ...).
     scale
         (M, layers, k_max): s times the gain of each device's ranks.
 
@@ -60,14 +60,16 @@ class Stack:
     def unpack(cls, numbers: Tensor, layout: Layout, scale: Tensor) -> Stack:
         """Read a matrix that holds one device per row, (M, P), as factors; without a copy.
 
-        A row holds, per layer, A and then the transpose of B, and after the layers the heads; the
-        width k_max follows from its length. The gradient with respect to `numbers` comes back as
-        one matrix of the same order.
+        A row holds, per layer, A and then the transpose of B, and after the layers the heads and
+        the cores; the width k_max follows from its length. The gradient with respect to `numbers`
+        comes back as one matrix of the same order.
         """
-        width = (numbers.shape[1] - layout.head_numbers) // layout.numbers_per_rank
+        width = (numbers.shape[1] - layout.fixed_numbers) // layout.numbers_per_rank
         sizes = [width * d for dims in layout.layers.values() for d in dims]
         for d_in, d_out, bias in layout.heads.values():
             sizes += [d_in * d_out] + [d_out] * bias
+        cored = [core_of(name) for name in layout.layers] if layout.core else []
+        sizes += [layout.core**2] * len(cored)
         pieces = iter(numbers.split(sizes, dim=1))
         a, b, head = {}, {}, {}
         for name, (d_in, d_out) in layout.layers.items():
@@ -77,6 +79,8 @@ class Stack:
             head[f"{name}.weight"] = next(pieces).unflatten(1, (d_out, d_in))
             if bias:
                 head[f"{name}.bias"] = next(pieces)
+        for name in cored:
+            head[name] = next(pieces).unflatten(1, (layout.core, layout.core))
         return cls(a, b, head, scale)
 
     def fill(self, adapter: Adapter, slices: Sequence[Slice]) -> None:
@@ -112,6 +116,11 @@ class Stack:
             b.copy_(mask.unsqueeze(1).expand_as(b))
         for value in self.head.values():
             value.fill_(1.0)
+
+    def rows(self, name: str) -> Tensor:
+        """What a layer multiplies its input with, (M, k_max, d_in): A, or C A with a core."""
+        core = self.head.get(core_of(name))
+        return self.a[name] if core is None else torch.bmm(core, self.a[name])
 
     def with_frozen(self, frozen: Part | None) -> Stack:
         """The same, where one of the factors asks for no gradient."""
@@ -258,7 +267,7 @@ class StackedModel:
         """Within the block, forward passes use `stack`, with dropout if given."""
         self._passing.dropout = dropout
         for number, (name, layer) in enumerate(self._layers.items()):
-            layer.factors = (stack.a[name], stack.b[name], stack.scale[:, number].unsqueeze(2))
+            layer.factors = (stack.rows(name), stack.b[name], stack.scale[:, number].unsqueeze(2))
         for name, head in self._heads.items():
             head.own = (stack.head[f"{name}.weight"], stack.head.get(f"{name}.bias"))
         try:

@@ -23,7 +23,7 @@ from fslora.data.partition import Shards
 from fslora.evaluate import evaluate, mean_evaluation
 from fslora.grouping import TokenCost, plan_stacks
 from fslora.local import LocalTraining
-from fslora.lora import Adapter, Layout, LoraSpec
+from fslora.lora import Adapter, Layout, LoraSpec, is_core
 from fslora.methods.base import GlobalState, Job, Method, Slice, Update
 from fslora.order import job_rows
 from fslora.server import Server, ServerOptimizer, named_tensors
@@ -77,7 +77,8 @@ class Learner:
     versions
         Kept versions of the global state by their numbers, each a copy.
     personal
-        What devices keep of their own, by device and name of the tensor.
+        What there is device by device, personal factors and cores, by device and name of the
+        tensor.
     """
 
     model: StackedModel
@@ -118,6 +119,8 @@ class Learner:
         """Wrap the base model and begin with `adapter`, or with fresh factors in format `dtype`."""
         if adapter is None:
             adapter = Adapter.fresh(base, layout, lora.rank, seed, dtype)
+        if layout.core:
+            adapter = adapter.with_cores()
         adapter = replace(adapter, kept=method.kept(adapter))
         model = StackedModel(base, layout)
         return cls(
@@ -228,7 +231,7 @@ class Learner:
         versions, devices = _numbers(state, "version"), _numbers(state, "own")
         parts = ["adapter", *self.server.moments, *(f"version.{number}" for number in versions)]
         wanted = {f"{part}.{name}": value for part in parts for name, value in shapes.items()}
-        kept = [name for name in shapes if name.split(".")[0] in self.method.personal]
+        kept = self._kept_names
         wanted |= {f"own.{n}.{name}": shapes[name] for n in devices for name in kept}
         layers = [name for name in self.adapter.a if f"base.{name}" in state]
         wanted |= {f"base.{name}": self.base.empty(name) for name in layers}
@@ -290,18 +293,39 @@ class Learner:
         state = GlobalState(self.adapter, self.base, self.lora.scale, self.seed, round_index)
         self.server.merge(state, updates, weight)
 
+    @property
+    def _kept_names(self) -> list[str]:
+        """Which tensors there are device by device: personal factors, and cores."""
+        return [
+            name
+            for name in named_tensors(self.adapter)
+            if name.split(".")[0] in self.method.personal or is_core(name)
+        ]
+
+    def _begin(self, devices: Sequence[int]) -> list[Mapping[str, Tensor]]:
+        """What devices start from of their own; cores have come over the air."""
+        samples = [len(shard) for shard in self.shards]
+        return [
+            {name: self._over_the_wire(v) if is_core(name) else v for name, v in own.items()}
+            for own in self.method.begin(devices, self.personal, samples)
+        ]
+
     def _keep_personal(self, updates: Sequence[Update]) -> None:
-        """Let the devices keep what the method leaves with them."""
-        if not self.method.personal:
+        """Keep what there is device by device, as it is after these updates."""
+        kept = self._kept_names
+        if not kept:
             return
-        for update in updates:
-            own = self.personal.setdefault(update.device, {})
-            for part in self.method.personal:
-                start = self.adapter.a if part == "a" else self.adapter.b
-                delta = update.delta_a if part == "a" else update.delta_b
-                for name, change in delta.items():
-                    before = own.get(f"{part}.{name}", start[name])
-                    own[f"{part}.{name}"] = before + change
+        common = named_tensors(self.adapter)
+        # All start from what was kept before any of them ended.
+        starts = self._begin([update.device for update in updates])
+        after: dict[int, dict[str, Tensor]] = {}
+        for update, start in zip(updates, starts, strict=True):
+            change = named_tensors(Adapter(update.delta_a, update.delta_b, update.delta_head))
+            before = after.get(update.device, start)
+            after[update.device] = {
+                name: before.get(name, common[name]) + change[name] for name in kept
+            }
+        self.personal.update(after)
 
     def evaluate(self) -> Evaluation:
         """Held-out loss and metric of the full global state.
@@ -330,13 +354,15 @@ class Learner:
         return result
 
     def own_adapter(self, device: int) -> Adapter:
-        """The global state with what a device has of its own in its place."""
-        own = self.personal.get(device, {})
-        a, b = (
-            {name: own.get(f"{part}.{name}", value) for name, value in values.items()}
-            for part, values in (("a", self.adapter.a), ("b", self.adapter.b))
+        """The global state with what a device starts from of its own in its place."""
+        (own,) = self._begin([device])
+        parts = (("a", self.adapter.a), ("b", self.adapter.b), ("head", self.adapter.head))
+        return Adapter(
+            *(
+                {name: own.get(f"{part}.{name}", value) for name, value in values.items()}
+                for part, values in parts
+            )
         )
-        return Adapter(a, b, self.adapter.head)
 
     def _evaluate(self, adapter: Adapter) -> Evaluation:
         stack = Stack.whole(adapter, self.lora.scale)
@@ -371,7 +397,7 @@ class Learner:
             [job.key for job in jobs],
             [self.learning_rate(job) for job in jobs],
             self._over_the_wire,
-            [self.personal.get(job.device, {}) for job in jobs],
+            self._begin([job.device for job in jobs]),
         )
         for job, value in zip(jobs, loss, strict=True):
             if not np.isfinite(value):

@@ -137,6 +137,11 @@ class Scenario(Section):
                 f"schedule.name = '{self.schedule.name}': method {name} needs updates that start "
                 "from the present global state; choose a schedule of rounds"
             )
+        if method.unicast and self.radio.downlink == "broadcast":
+            raise ValueError(
+                f"radio.downlink = 'broadcast': method {name} sends every device numbers of its "
+                "own; set unicast"
+            )
         if method.merges_into_base and self.model.dtype == "nf4":
             raise ValueError(
                 f"model.dtype = 'nf4': method {name} merges into the base's weights, which 4 bits "

@@ -13,12 +13,14 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from fslora.compression import Compression
+from fslora.lora import is_core
 from sim.bands import bands_in_use, pieces_of, uploads
 from sim.errors import InputError
 from sim.evaluations import evaluations, final_metrics
@@ -312,6 +314,14 @@ def _traffic(
     choice, method = scenario.method, make_method(scenario)
     number_bits = NUMBER_BITS[choice.number_format]
     compression = Compression(choice.keep, choice.value_bits)
+    whole = fixed * number_bits
+    if method.core and len(tries.sent):
+        try:
+            rows = _core_rows(run.folder / "adapter" / "beyond_adapter.safetensors")
+        except (OSError, SafetensorError) as error:
+            yield Finding("adapter/beyond_adapter.safetensors", None, f"cannot be read ({error})")
+            return
+        whole += sum(compression.vector_bits(length, number_bits) for length in rows)
     named = method.index_bits(rank) * len(dims)
     per_rank = np.array(
         [
@@ -325,7 +335,7 @@ def _traffic(
         ]
     )
     phase = (sent.round[tries.sent] - 1) % method.phases
-    size = (sent.rank[tries.sent] * per_rank[phase] + fixed * number_bits) // 8
+    size = (sent.rank[tries.sent] * per_rank[phase] + whole) // 8
     wrong = (tries.outcome == DONE) & (tries.bytes != size)
     yield from where(
         "timeline.csv",
@@ -333,3 +343,14 @@ def _traffic(
         wrong,
         "device {device} uploads {bytes} bytes, not what its rank and the adapter's shapes give",
     )
+
+
+def _core_rows(path: Path) -> list[int]:
+    """Lengths of all rows of the cores of a device that has trained."""
+    lengths: dict[str, list[int]] = defaultdict(list)
+    with safe_open(path, framework="np") as tensors:
+        for name in filter(is_core, tensors.keys()):
+            _, device, _ = name.split(".", 2)
+            rows, length = tensors.get_slice(name).get_shape()
+            lengths[device] += [length] * rows
+    return next(iter(lengths.values()), [])

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from fslora.methods.base import GlobalState, Job, Method, Slice, Update
+from fslora.methods.celora import CELoRA
 from fslora.methods.fair import LoRAFAIR
 from fslora.methods.fedex import FedExLoRA
 from fslora.methods.fedhl import FedHL
@@ -36,6 +37,7 @@ _ALL: tuple[Method, ...] = (
     SOFT(),
     FedHL(),
     HAFL(),
+    CELoRA(),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

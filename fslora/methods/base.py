@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -90,7 +90,7 @@ class Update:
     delta_a, delta_b
         Per layer the change of A_I, (k, d_in), and of B_I, (d_out, k); zero of a frozen factor.
     delta_head
-        Per head parameter its change.
+        Per head parameter and core its change.
     loss
         Mean loss over the local steps, in nats.
     factor_gain
@@ -198,6 +198,11 @@ class Method(ABC):
         Factors that stay on the device from round to round.
     merges_into_base
         Whether the frozen weights are changed.
+    core
+        Whether every layer has a core C, (r, r), between its factors. Devices start from one of
+        their own, see `begin`, and the server keeps what each ended with.
+    unicast
+        Whether devices are sent different numbers, so that a broadcast would serve none.
     base_apart
         Whether the server alone has the changed weights: devices train on those that they began
         with, and are not sent the change.
@@ -215,6 +220,8 @@ class Method(ABC):
     personal: ClassVar[tuple[Part, ...]] = ()
     merges_into_base: ClassVar[bool] = False
     base_apart: ClassVar[bool] = False
+    core: ClassVar[bool] = False
+    unicast: ClassVar[bool] = False
 
     def kept(self, adapter: Adapter) -> dict[str, Tensor]:  # noqa: ARG002
         """What the server keeps beside the factors, as it is at the start: see `Adapter.kept`."""
@@ -232,6 +239,25 @@ class Method(ABC):
         """Factor that is not trained in the rounds of a phase, if any."""
         return None
 
+    def begin(
+        self,
+        devices: Sequence[int],
+        kept: Mapping[int, Mapping[str, Tensor]],
+        samples: Sequence[int],  # noqa: ARG002
+    ) -> list[Mapping[str, Tensor]]:
+        """What devices start from in the place of the global state: what is kept of each.
+
+        Parameters
+        ----------
+        devices
+            (M,) who.
+        kept
+            What is kept of each device that has trained, by the names of `named_tensors`.
+        samples
+            (N,) training examples of every device.
+        """
+        return [kept.get(device, {}) for device in devices]
+
     @abstractmethod
     def merge(self, state: GlobalState, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Fold the updates with aggregation weights v_n into the global state, in place."""
@@ -241,7 +267,7 @@ class Method(ABC):
         return None
 
     def penalty_flops(self, layout: Layout, rank: int) -> float:  # noqa: ARG002
-        """Floating-point operations of a device's penalty and its gradient in a local step."""
+        """Floating-point operations that the method adds to a local step, gradients included."""
         return 0.0
 
     def held_ranks(self, rank: int, sketch_rank: int) -> int:
@@ -267,14 +293,14 @@ class Method(ABC):
         return 0
 
     def numbers_up(self, layout: Layout, sketch_rank: int, phase: int = 0) -> int:
-        """Numbers that a device uploads, heads included."""
+        """Numbers that a device uploads, heads and cores included."""
         per_rank = sum(sum(self.vectors_up(*dims, phase)) for dims in layout.layers.values())
-        return sketch_rank * per_rank + layout.head_numbers
+        return sketch_rank * per_rank + layout.fixed_numbers
 
     def numbers_down(self, layout: Layout, rank: int, phase: int = 0) -> int:
-        """Numbers that a device is sent, or all are by a broadcast, heads included."""
+        """Numbers that a device is sent, or all are by a broadcast, heads and cores included."""
         per_rank = sum(sum(self.vectors_down(*dims, phase)) for dims in layout.layers.values())
-        return rank * per_rank + layout.head_numbers
+        return rank * per_rank + layout.fixed_numbers
 
     def merged_numbers(self, layout: Layout, rank: int, ranks: Sequence[int]) -> int:  # noqa: ARG002
         """Numbers that a merge of updates of some ranks adds to every next download, once."""

@@ -74,6 +74,16 @@ class FedHL(MethodChoice):
     which is biased."""
 
 
+class CELoRA(MethodChoice):
+    """Personal factors around a small core, of which devices get means (arXiv 2503.23869)."""
+
+    name: Literal["ce-lora"]
+    """ce-lora"""
+    similarity: Literal["model", "none"] = "model"
+    """What a device's mean of the cores goes by, beside numbers of examples: how much alike two
+    devices have changed their cores, or nothing."""
+
+
 class Plain(MethodChoice):
     """Methods without parameters of their own."""
 
@@ -92,7 +102,7 @@ class Plain(MethodChoice):
 
 
 AnyMethod = Annotated[
-    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | Plain, Field(discriminator="name")
+    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | CELoRA | Plain, Field(discriminator="name")
 ]
 """Any of the methods, by its name."""
 

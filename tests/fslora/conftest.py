@@ -1,6 +1,7 @@
 """Small models and data sets in double precision."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,7 +93,9 @@ def make_learner() -> Callable[..., Learner]:
     ) -> Learner:
         task = "causal-lm" if kind == "causal-lm" else "classification"
         model = small_model(kind).to(device, base)
+        chosen = METHODS[method] if isinstance(method, str) else method
         layout = find_layout(model, ("all-linear",), heads=task == "classification")
+        layout = replace(layout, core=rank if chosen.core else 0)
         dataset = small_dataset(task, padded)
         shards = tuple(np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]))
         learner = Learner.start(
@@ -102,7 +105,7 @@ def make_learner() -> Callable[..., Learner]:
             shards,
             LoraSpec(rank, 8.0, dropout=dropout),
             local or LocalTraining(steps=3, batch=2, learning_rate=0.3),
-            METHODS[method] if isinstance(method, str) else method,
+            chosen,
             seed=11,
             dtype=torch.float64,
             **options,  # type: ignore[arg-type]

@@ -31,8 +31,9 @@ def jobs_of(name: str, ranks: tuple[int, ...], round_index: int = 1) -> list[Job
 
 
 def effective(learner: Learner, device: int | None = None) -> dict[str, Tensor]:
-    """What each layer computes with, W + s B A: of the global state, or of a device."""
+    """What each layer computes with, W + s B C A: of the global state, or of a device."""
     adapter = learner.adapter if device is None else learner.own_adapter(device)
+    adapter = adapter.folded()
     found = {}
     for name, a in adapter.a.items():
         weight = learner.model.layer(name).base.weight
@@ -46,20 +47,22 @@ def ended(learner: Learner, update: Update) -> dict[str, Tensor]:
 
     For devices that hold all ranks.
     """
-    own = learner.own_adapter(update.device)
+    start = learner.own_adapter(update.device)
+    parts = ((start.a, update.delta_a), (start.b, update.delta_b), (start.head, update.delta_head))
+    end = Adapter(*({n: value + delta[n] for n, value in part.items()} for part, delta in parts))
+    end = end.folded()
     found = {}
-    for name in own.a:
+    for name in end.a:
         weight = learner.model.layer(name).base.weight
         assert isinstance(weight, Tensor)
-        b, a = own.b[name] + update.delta_b[name], own.a[name] + update.delta_a[name]
-        found[name] = weight + learner.lora.scale * b @ a
+        found[name] = weight + learner.lora.scale * end.b[name] @ end.a[name]
     return found
 
 
 @every_method
 @pytest.mark.parametrize("round_index", [1, 2])
 def test_numbers_are_those_of_the_table(make_learner: Make, name: str, round_index: int) -> None:
-    method, layout = METHODS[name], make_learner().model.layout
+    method, layout = METHODS[name], make_learner(method=name, rank=RANK).model.layout
     for k in (k for k in range(1, RANK + 1) if method.accepts(RANK, k)):
         known = {"k": k, "r": RANK, "round": round_index}
         phase = (round_index - 1) % method.phases
@@ -88,14 +91,14 @@ def test_one_device_at_full_rank_is_centralised_training(
         alone = ended(learner, train_alone(learner, job))
         (update,) = learner.train([job])
         stacked = ended(learner, update)
-        head = {n: v + update.delta_head[n] for n, v in learner.adapter.head.items()}
+        head = {n: v + update.delta_head[n] for n, v in learner.own_adapter(0).head.items()}
         learner.aggregate([update], [1.0], round_index)
         after = effective(learner, 0)
         for layer, value in alone.items():
             torch.testing.assert_close(stacked[layer], value, rtol=0, atol=1e-12)
             torch.testing.assert_close(after[layer], value, rtol=0, atol=1e-12)
         for part, value in head.items():
-            torch.testing.assert_close(learner.adapter.head[part], value, rtol=0, atol=1e-12)
+            torch.testing.assert_close(learner.own_adapter(0).head[part], value, rtol=0, atol=1e-12)
 
 
 @every_method
@@ -106,7 +109,7 @@ def test_devices_do_not_know_of_each_other(make_learner: Make, name: str) -> Non
     learner.aggregate(learner.train(jobs_of(name, (3, 6, 1))), [0.3, 0.3, 0.4])
     together, apart = learner.train(jobs), [learner.train([job])[0] for job in reversed(jobs)]
     for one, other in zip(together, reversed(apart), strict=True):
-        for part in ("delta_a", "delta_b"):
+        for part in ("delta_a", "delta_b", "delta_head"):
             for layer, value in getattr(one, part).items():
                 torch.testing.assert_close(value, getattr(other, part)[layer], rtol=0, atol=1e-12)
 

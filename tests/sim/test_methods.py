@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
+from fslora.lora import is_core
 from fslora.methods import METHODS
 from sim.errors import InputError
 from sim.run import run
@@ -29,8 +31,16 @@ def per_layer(told: str, layers: dict[str, tuple[int, int]], **known: int) -> in
     )
 
 
-@pytest.mark.parametrize("downlink", ["broadcast", "unicast"])
-@pytest.mark.parametrize("name", METHODS)
+def downlink_of(name: str) -> str:
+    """A downlink that the method goes with."""
+    return "unicast" if METHODS[name].unicast else "broadcast"
+
+
+@pytest.mark.parametrize(
+    ("name", "downlink"),
+    [(n, "unicast") for n in METHODS]
+    + [(n, "broadcast") for n in METHODS if not METHODS[n].unicast],
+)
 def test_bytes_are_those_of_the_table(
     name: str, downlink: str, tiny: Tiny, simulate: Simulate
 ) -> None:
@@ -85,8 +95,9 @@ def test_bytes_are_those_of_the_table(
 def test_timing_only_has_the_times_of_training(
     name: str, tiny: Tiny, simulate: Simulate, tmp_path: Any
 ) -> None:
-    trained = simulate(tiny({"method": name}))
-    run(tiny({"method": name, "training.timing_only": True}), tmp_path / "timing")
+    choice = {"method": name, "radio.downlink": downlink_of(name)}
+    trained = simulate(tiny(choice))
+    run(tiny({**choice, "training.timing_only": True}), tmp_path / "timing")
     for file in ("timeline.csv", "spectrum.csv"):
         assert (tmp_path / "timing" / file).read_bytes() == (
             trained.files.folder / file
@@ -115,6 +126,12 @@ def test_what_is_no_sum_of_changes_is_refused(
         tiny({"method": name, **changes})
 
 
+@pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].unicast])
+def test_what_differs_from_device_to_device_is_not_broadcast(name: str, tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match=r"radio\.downlink = 'broadcast'.*set unicast"):
+        tiny({"method": name})
+
+
 @pytest.mark.parametrize("name", [n for n in METHODS if METHODS[n].merges_into_base])
 def test_four_bits_hold_no_merged_weights(name: str, tiny: Tiny) -> None:
     with pytest.raises(ValueError, match=r"model\.dtype"):
@@ -139,6 +156,33 @@ def test_compressed_uploads(changes: dict[str, Any], tiny: Tiny, simulate: Simul
     wanted = 16 * sum(vector(d_in) + vector(d_out) for d_in, d_out in layers)
     first = done.files.table("rounds.csv").iloc[1]
     assert first["bytes_up"] == 4 * (wanted // 8)
+
+
+def test_rows_of_cores_are_compressed(tiny: Tiny, simulate: Simulate) -> None:
+    """Per layer 16 rows of 16 numbers, of which 4 go with their places and a scale."""
+    choice = {"name": "ce-lora", "keep": 0.25, "value_bits": 8, "similarity": "none"}
+    done = simulate(
+        tiny({"method": choice, "policy": {"name": "full"}, "radio.downlink": "unicast"})
+    )
+    assert verify(done.files).findings == ()
+    assert done.learner.method.similarity == "none"
+    layers = len(done.learner.model.layout.layers)
+    first = done.files.table("rounds.csv").iloc[1]
+    assert first["bytes_up"] == 4 * layers * 16 * (4 * (8 + 4) + 32) // 8
+    assert first["bytes_down"] == 4 * layers * 16 * 16 * FOUR_BYTES
+
+
+@pytest.mark.parametrize("rows", [15, None])
+def test_bytes_of_cores_are_those_on_disk(rows: int | None, tiny: Tiny, simulate: Simulate) -> None:
+    done = simulate(tiny({"method": "ce-lora", "radio.downlink": "unicast", "stop.rounds": 1}))
+    file = done.files.folder / "adapter" / "beyond_adapter.safetensors"
+    tensors = load_file(file)
+    assert {name.split(".")[2] for name in tensors} == {"a", "b", "head"}
+    if rows is None:
+        file.unlink()
+    else:
+        save_file({n: v[:rows].copy() if is_core(n) else v for n, v in tensors.items()}, file)
+    assert verify(done.files).findings != ()
 
 
 def test_soft_names_what_it_sends_beside_compressed_numbers(tiny: Tiny, simulate: Simulate) -> None:
