@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -19,7 +20,7 @@ from fslora.base_weights import BaseWeights
 from fslora.batches import Batches
 from fslora.compression import WHOLE, Compression, compressed
 from fslora.data.dataset import Dataset
-from fslora.data.partition import Shards
+from fslora.data.partition import Shards, label_histogram
 from fslora.evaluate import evaluate, mean_evaluation
 from fslora.grouping import TokenCost, plan_stacks
 from fslora.local import LocalTraining
@@ -74,6 +75,8 @@ class Learner:
         What is left of an update on its way to the server.
     seed
         Of the factors that training began with.
+    samples
+        (N,) training examples of every device.
     versions
         Kept versions of the global state by their numbers, each a copy.
     personal
@@ -95,6 +98,7 @@ class Learner:
     base: BaseWeights
     compression: Compression
     seed: int
+    samples: NDArray[np.int64]
     versions: dict[int, Adapter] = field(default_factory=dict)
     personal: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
@@ -121,7 +125,11 @@ class Learner:
             adapter = Adapter.fresh(base, layout, lora.rank, seed, dtype)
         if layout.core:
             adapter = adapter.with_cores()
-        adapter = replace(adapter, kept=method.kept(adapter))
+        samples = np.array([len(shard) for shard in shards], dtype=np.int64)
+        counts = samples[:, None]
+        if dataset.label_names:
+            counts = label_histogram(dataset.train, shards, len(dataset.label_names))
+        adapter = replace(adapter, kept=method.kept(adapter, counts))
         model = StackedModel(base, layout)
         return cls(
             model,
@@ -138,6 +146,7 @@ class Learner:
             BaseWeights(model, method.base_apart),
             compression,
             seed,
+            samples,
         )
 
     def train(self, jobs: Sequence[Job], versions: Sequence[int] | None = None) -> list[Update]:
@@ -290,8 +299,19 @@ class Learner:
             Number of the merge, for methods that draw.
         """
         self._keep_personal(updates)
-        state = GlobalState(self.adapter, self.base, self.lora.scale, self.seed, round_index)
-        self.server.merge(state, updates, weight)
+        self.server.merge(self._state(round_index), updates, weight)
+
+    def _state(self, round_index: int = 1) -> GlobalState:
+        """All that there is, not copied."""
+        return GlobalState(
+            self.adapter,
+            self.base,
+            self.lora.scale,
+            self.seed,
+            round_index,
+            self.personal,
+            self.samples,
+        )
 
     @property
     def _kept_names(self) -> list[str]:
@@ -303,11 +323,12 @@ class Learner:
         ]
 
     def _begin(self, devices: Sequence[int]) -> list[Mapping[str, Tensor]]:
-        """What devices start from of their own; cores have come over the air."""
-        samples = [len(shard) for shard in self.shards]
+        """What devices start from in the place of the global state; it came over the air, but for
+        what stays on them."""
+        stays = self.method.personal
         return [
-            {name: self._over_the_wire(v) if is_core(name) else v for name, v in own.items()}
-            for own in self.method.begin(devices, self.personal, samples)
+            {n: v if n.split(".")[0] in stays else self._over_the_wire(v) for n, v in own.items()}
+            for own in self.method.begin(devices, self._state())
         ]
 
     def _keep_personal(self, updates: Sequence[Update]) -> None:

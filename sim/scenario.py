@@ -13,7 +13,7 @@ from sim.sections.base import Section, by_name
 from sim.sections.course import Output, Stop
 from sim.sections.fleet import FleetChoice
 from sim.sections.learning import SYNTHETIC, Data, Lora, Model, Training
-from sim.sections.method import AnyMethod, FSLoRA, HetLoRA
+from sim.sections.method import AnyMethod, FSLoRA, HetLoRA, HierFedLoRA
 from sim.sections.policy import AnyPolicy, Joint
 from sim.sections.radio import Radio
 from sim.sections.schedule import AnySchedule, Asynchronous, Deadline, Failures, Synchronous
@@ -141,6 +141,11 @@ class Scenario(Section):
             raise ValueError(
                 f"radio.downlink = 'broadcast': method {name} sends every device numbers of its "
                 "own; set unicast"
+            )
+        if isinstance(self.method, HierFedLoRA) and self.method.groups > self.fleet.devices:
+            raise ValueError(
+                f"method.groups = {self.method.groups}: there are only {self.fleet.devices} "
+                "devices; give fewer groups"
             )
         if method.merges_into_base and self.model.dtype == "nf4":
             raise ValueError(

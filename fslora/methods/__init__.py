@@ -18,6 +18,7 @@ from fslora.methods.flora import FLoRA
 from fslora.methods.fslora import FSLoRA
 from fslora.methods.hafl import HAFL
 from fslora.methods.hetlora import HetLoRA
+from fslora.methods.hierfed import HierFedLoRA
 from fslora.methods.replication import Replication
 from fslora.methods.rolora import RoLoRA
 from fslora.methods.soft import SOFT
@@ -38,6 +39,7 @@ _ALL: tuple[Method, ...] = (
     FedHL(),
     HAFL(),
     CELoRA(),
+    HierFedLoRA(),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -124,6 +124,11 @@ class GlobalState:
         s: a layer computes W x + s B A x.
     seed, round
         Seed of the first factors, and number of the merge, for what a method draws.
+    own
+        What there is device by device: personal factors and cores of those that have trained, by
+        the names of `named_tensors`.
+    samples
+        (N,) training examples of every device.
     """
 
     adapter: Adapter
@@ -131,6 +136,8 @@ class GlobalState:
     scale: float
     seed: int = 0
     round: int = 1
+    own: Mapping[int, Mapping[str, Tensor]] = field(default_factory=dict)
+    samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def fresh_rows(self, name: str, count: int) -> Tensor:
         """So many rows of a layer's A, (count, d_in), drawn for this merge like the first ones."""
@@ -223,8 +230,16 @@ class Method(ABC):
     core: ClassVar[bool] = False
     unicast: ClassVar[bool] = False
 
-    def kept(self, adapter: Adapter) -> dict[str, Tensor]:  # noqa: ARG002
-        """What the server keeps beside the factors, as it is at the start: see `Adapter.kept`."""
+    def kept(self, adapter: Adapter, counts: NDArray[np.int64]) -> dict[str, Tensor]:  # noqa: ARG002
+        """What the server keeps beside the factors, as it is at the start: see `Adapter.kept`.
+
+        Parameters
+        ----------
+        adapter
+            The first factors and heads.
+        counts
+            (N, C) training examples of each class on each device; without classes (N, 1).
+        """
         return {}
 
     def accepts(self, rank: int, sketch_rank: int) -> bool:
@@ -239,24 +254,12 @@ class Method(ABC):
         """Factor that is not trained in the rounds of a phase, if any."""
         return None
 
-    def begin(
-        self,
-        devices: Sequence[int],
-        kept: Mapping[int, Mapping[str, Tensor]],
-        samples: Sequence[int],  # noqa: ARG002
-    ) -> list[Mapping[str, Tensor]]:
-        """What devices start from in the place of the global state: what is kept of each.
+    def begin(self, devices: Sequence[int], state: GlobalState) -> list[Mapping[str, Tensor]]:
+        """What devices (M,) start from in the place of X, by the names of `named_tensors`.
 
-        Parameters
-        ----------
-        devices
-            (M,) who.
-        kept
-            What is kept of each device that has trained, by the names of `named_tensors`.
-        samples
-            (N,) training examples of every device.
+        What there is of each.
         """
-        return [kept.get(device, {}) for device in devices]
+        return [state.own.get(device, {}) for device in devices]
 
     @abstractmethod
     def merge(self, state: GlobalState, updates: Sequence[Update], weight: Sequence[float]) -> None:

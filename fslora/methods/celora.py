@@ -72,21 +72,17 @@ class CELoRA(Method):
         """Only k = r."""
         return sketch_rank == rank
 
-    def begin(
-        self,
-        devices: Sequence[int],
-        kept: Mapping[int, Mapping[str, Tensor]],
-        samples: Sequence[int],
-    ) -> list[Mapping[str, Tensor]]:
+    def begin(self, devices: Sequence[int], state: GlobalState) -> list[Mapping[str, Tensor]]:
         """Factors as a device left them, and the mean of the cores that is its own."""
         import torch
 
+        kept = state.own
         if not any(device in kept for device in devices):
             return [{} for _ in devices]
         known = sorted(kept)
         names = [name for name in kept[known[0]] if is_core(name)]
         cores = {n: torch.stack([kept[j][n] for j in known]).double() for n in names}
-        count = torch.tensor([samples[j] for j in known]).to(cores[names[0]])
+        count = torch.from_numpy(state.samples[known]).to(cores[names[0]])
         change = torch.cat([(c - _identity(c)).flatten(1) for c in cores.values()], dim=1)
         starts: list[Mapping[str, Tensor]] = []
         for device in devices:

@@ -36,6 +36,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fslora.lora import Adapter, Layout
 from fslora.methods.base import GlobalState, Job, Method, Slice, Update, first_ranks, of_ranks
@@ -57,7 +58,7 @@ class HAFL(Method):
     additive: ClassVar[bool] = False
     holds_all: ClassVar[bool] = True
 
-    def kept(self, adapter: Adapter) -> dict[str, Tensor]:
+    def kept(self, adapter: Adapter, counts: NDArray[np.int64]) -> dict[str, Tensor]:  # noqa: ARG002
         """Scores of the ranks, (layers, r)."""
         any_factor = next(iter(adapter.a.values()))
         return {"salience": any_factor.new_zeros((len(adapter.a), len(any_factor)))}

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sim.sections.base import NonNegative, NumberFormat, Probability, Section
+from sim.sections.base import Count, NonNegative, NumberFormat, Probability, Section
 
 
 class MethodChoice(Section):
@@ -84,6 +84,17 @@ class CELoRA(MethodChoice):
     devices have changed their cores, or nothing."""
 
 
+class HierFedLoRA(MethodChoice):
+    """Averages inside near-IID groups, and more rarely over all (arXiv 2503.21213)."""
+
+    name: Literal["hierfedlora"]
+    """hierfedlora"""
+    groups: Count = 2
+    """Groups of devices."""
+    group_rounds: Count = 2
+    """Rounds from one average over all groups to the next."""
+
+
 class Plain(MethodChoice):
     """Methods without parameters of their own."""
 
@@ -102,7 +113,8 @@ class Plain(MethodChoice):
 
 
 AnyMethod = Annotated[
-    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | CELoRA | Plain, Field(discriminator="name")
+    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | CELoRA | HierFedLoRA | Plain,
+    Field(discriminator="name"),
 ]
 """Any of the methods, by its name."""
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from fslora.data import Dataset, Examples
 from fslora.local import LocalTraining
-from fslora.lora import LoraSpec, find_layout
+from fslora.lora import Adapter, LoraSpec, find_layout
 from fslora.methods import METHODS, Method
 from fslora.trainer import Learner
 
@@ -98,7 +98,11 @@ def make_learner() -> Callable[..., Learner]:
         layout = replace(layout, core=rank if chosen.core else 0)
         dataset = small_dataset(task, padded)
         shards = tuple(np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]))
-        learner = Learner.start(
+        adapter = Adapter.fresh(model, layout, rank, 11, torch.float64)
+        draws = torch.Generator().manual_seed(17)
+        for factor in adapter.b.values():
+            factor.copy_(0.3 * torch.randn(factor.shape, generator=draws, dtype=torch.float64))
+        return Learner.start(
             model,
             layout,
             dataset,
@@ -108,11 +112,8 @@ def make_learner() -> Callable[..., Learner]:
             chosen,
             seed=11,
             dtype=torch.float64,
+            adapter=adapter,
             **options,  # type: ignore[arg-type]
         )
-        draws = torch.Generator().manual_seed(17)
-        for factor in learner.adapter.b.values():
-            factor.copy_(0.3 * torch.randn(factor.shape, generator=draws, dtype=torch.float64))
-        return learner
 
     return make

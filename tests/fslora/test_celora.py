@@ -296,7 +296,7 @@ def test_identity_cores_change_nothing(make_learner: Make) -> None:
 def cost_of(layout: Layout, name: str) -> AdapterCost:
     shape = shape_of(BUILTIN, "causal-lm", 0, 0, torch.float32)
     (cost,) = count_costs(
-        shape, layout, METHODS[name], LocalTraining(1, 2, 0.1, 0.5), 32, "causal-lm", 32
+        shape, layout, METHODS[name], 16, LocalTraining(1, 2, 0.1, 0.5), 32, "causal-lm", 32
     )
     return cost
 

@@ -85,7 +85,7 @@ def test_one_device_at_full_rank_is_centralised_training(
     make_learner: Make, name: str, kind: str
 ) -> None:
     """Round after round: what the server has is what the device had."""
-    learner = make_learner(kind, name, RANK)
+    learner = make_learner(kind, name, RANK, sizes=(12,))
     for round_index in (1, 2, 3):
         job = Job(0, RANK, 100 + round_index, round_index)
         alone = ended(learner, train_alone(learner, job))
