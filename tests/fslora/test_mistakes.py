@@ -15,7 +15,14 @@ from fslora.methods import METHODS, Job, Slice, Update
 from fslora.products import Product
 from fslora.tasks import Evaluation
 from fslora.trainer import Learner
-from tests.fslora import test_evaluate, test_heterogeneous, test_local, test_methods, test_sketch
+from tests.fslora import (
+    test_celora,
+    test_evaluate,
+    test_heterogeneous,
+    test_local,
+    test_methods,
+    test_sketch,
+)
 
 Make = Callable[..., Learner]
 
@@ -138,6 +145,15 @@ def _zeros_count_in_replication(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(type(METHODS["replication"]), "merge", type(METHODS["fslora"]).merge)
 
 
+def _one_model_for_all(patch: pytest.MonkeyPatch) -> None:
+    """Every device starts from all that the last one has, factors too."""
+
+    def begin(_: Any, devices: Sequence[int], kept: Any, __: Sequence[int]) -> list[Any]:
+        return [kept[max(kept)] if kept else {} for _ in devices]
+
+    patch.setattr(type(METHODS["ce-lora"]), "begin", begin)
+
+
 MISTAKES = {
     "sketch never applied": Mistake(
         _sketch_never_applied,
@@ -180,6 +196,10 @@ MISTAKES = {
     "zeros count in replication": Mistake(
         _zeros_count_in_replication,
         test_heterogeneous.test_replication_counts_only_those_who_hold_a_rank,
+    ),
+    "one model for all": Mistake(
+        _one_model_for_all,
+        test_celora.test_what_a_device_has_only_changes_when_it_trains,
     ),
 }
 
