@@ -31,6 +31,7 @@ HEAD_NAMES = (
     "logits_proj",
 )
 
+#: What the name of a core has behind that of its layer.
 _CORE = ".core"
 
 
@@ -240,8 +241,8 @@ class Adapter:
     b
         Per layer B, (d_out, r).
     head
-        Per head parameter (`name.weight`, `name.bias`) its value; of layers with a core (r, r) it
-        too, as `layer.core`.
+        Per head parameter (`name.weight`, `name.bias`) its value, and per layer that has a core
+        (`name.core`) C, (r, r).
     kept
         What a method's server keeps beside them, by names of the method's.
     """

@@ -315,7 +315,9 @@ def _traffic(
     number_bits = NUMBER_BITS[choice.number_format]
     compression = Compression(choice.keep, choice.value_bits)
     whole = fixed * number_bits
-    if method.core and len(tries.sent):
+    if method.core:
+        if not (run.table("updates.csv")["round"] > 0).any():
+            return  # nobody has trained, so no core is on disk
         try:
             rows = _core_rows(run.folder / "adapter" / "beyond_adapter.safetensors")
         except (OSError, SafetensorError) as error:
@@ -350,7 +352,6 @@ def _core_rows(path: Path) -> list[int]:
     lengths: dict[str, list[int]] = defaultdict(list)
     with safe_open(path, framework="np") as tensors:
         for name in filter(is_core, tensors.keys()):
-            _, device, _ = name.split(".", 2)
             rows, length = tensors.get_slice(name).get_shape()
-            lengths[device] += [length] * rows
+            lengths[name.split(".")[1]] += [length] * rows
     return next(iter(lengths.values()), [])

@@ -27,12 +27,13 @@ In the first step at B = 0 only B moves. On a device C A is formed once per loca
 operations with the gradients, which count in the compute time. The server's time counts weights and
 means among the devices of a merge, not the cores that it knows beside.
 
-Departures from the paper, of which the abstract and the authors' published code could be read (the
-factors, their start, what is trained and what is sent), but not the method section, and no code of
-the server: the weights w_nj are ours. The abstract says that they go by similarity of data and of
-models; that of data, from a summary that devices send once, is left out. Heads are common, where
-the code trains them with layer norms. A starts as usual, uniform in +-1/sqrt(d_in), in place of
-N(0, 10^-6), with which SGD would hardly move.
+Departures from the paper, of which the abstract could be read (only C is sent; means by similarity
+of data and of models) and the authors' code of devices (the factors, their start, all three are
+trained), but neither the method section nor code of the server: the weights w_nj are ours, and
+similarity of data, from a summary that devices send once, is left out. Heads are averaged and layer
+norms frozen, where the code trains both. A starts as usual, uniform in +-1/sqrt(d_in), in place of
+N(0, 10^-6), with which SGD would hardly move. The first download counts like any other, though what
+it holds is the identity.
 """
 
 from __future__ import annotations

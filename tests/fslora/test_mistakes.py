@@ -12,11 +12,12 @@ from torch import Tensor
 from fslora import evaluate, sketch, stacked
 from fslora.lengths import Lengths
 from fslora.local import LocalTraining
-from fslora.methods import METHODS, Job, Slice, Update
+from fslora.methods import METHODS, GlobalState, Job, Slice, Update
 from fslora.products import Product
 from fslora.tasks import Evaluation
 from fslora.trainer import Learner
 from tests.fslora import (
+    test_celora,
     test_evaluate,
     test_hafl,
     test_heterogeneous,
@@ -172,6 +173,15 @@ def _zeros_count_in_replication(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(type(METHODS["replication"]), "merge", type(METHODS["fslora"]).merge)
 
 
+def _one_model_for_all(patch: pytest.MonkeyPatch) -> None:
+    """Every device starts from all that the last one has, factors too."""
+
+    def begin(_: Any, devices: Sequence[int], state: GlobalState) -> list[Any]:
+        return [state.own[max(state.own)] if state.own else {} for _ in devices]
+
+    patch.setattr(type(METHODS["ce-lora"]), "begin", begin)
+
+
 MISTAKES = {
     "sketch never applied": Mistake(
         _sketch_never_applied,
@@ -223,6 +233,10 @@ MISTAKES = {
     "zeros count in replication": Mistake(
         _zeros_count_in_replication,
         test_heterogeneous.test_replication_counts_only_those_who_hold_a_rank,
+    ),
+    "one model for all": Mistake(
+        _one_model_for_all,
+        test_celora.test_what_a_device_has_only_changes_when_it_trains,
     ),
 }
 

@@ -172,6 +172,21 @@ def test_rows_of_cores_are_compressed(tiny: Tiny, simulate: Simulate) -> None:
     assert first["bytes_down"] == 4 * layers * 16 * 16 * FOUR_BYTES
 
 
+def test_cores_that_never_arrived_are_not_missed(tiny: Tiny, simulate: Simulate) -> None:
+    losses = {"probability": 1 - 1e-9, "retries": 0}
+    done = simulate(
+        tiny(
+            {
+                "method": "ce-lora",
+                "radio": {"downlink": "unicast", "allocation": "work-conserving"},
+                "failures": {"losses": losses},
+            }
+        )
+    )
+    assert not done.learner.personal
+    assert verify(done.files).findings == ()
+
+
 @pytest.mark.parametrize("rows", [15, None])
 def test_bytes_of_cores_are_those_on_disk(rows: int | None, tiny: Tiny, simulate: Simulate) -> None:
     done = simulate(tiny({"method": "ce-lora", "radio.downlink": "unicast", "stop.rounds": 1}))
