@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
@@ -110,6 +110,11 @@ class Layout:
     def numbers(self, rank: int) -> int:
         """Numbers in an adapter of a rank, heads included."""
         return rank * self.numbers_per_rank + self.head_numbers
+
+    def only(self, names: Collection[str]) -> Layout:
+        """These adapted layers alone, without the heads."""
+        layers = {name: dims for name, dims in self.layers.items() if name in names}
+        return Layout(layers, {}, self.transposed.intersection(layers))
 
 
 def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout:

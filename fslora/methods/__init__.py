@@ -19,6 +19,7 @@ from fslora.methods.hetlora import HetLoRA
 from fslora.methods.replication import Replication
 from fslora.methods.rolora import RoLoRA
 from fslora.methods.soft import SOFT
+from fslora.methods.splitlora import SplitLoRA
 
 _ALL: tuple[Method, ...] = (
     FSLoRA(),
@@ -34,6 +35,7 @@ _ALL: tuple[Method, ...] = (
     LoRAFAIR(),
     SOFT(),
     FedHL(),
+    SplitLoRA(),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sim.sections.base import NonNegative, NumberFormat, Probability, Section
+from sim.sections.base import Count, NonNegative, NumberFormat, Probability, Section
 
 
 class MethodChoice(Section):
@@ -69,6 +69,15 @@ class FedHL(MethodChoice):
     which is biased."""
 
 
+class SplitLoRA(MethodChoice):
+    """Devices hold the first blocks, the server the rest (arXiv 2407.00952)."""
+
+    name: Literal["splitlora"]
+    """splitlora"""
+    blocks: Count = 1
+    """Blocks that devices hold, with the embeddings before them; fewer than the model has."""
+
+
 class Plain(MethodChoice):
     """Methods without parameters of their own."""
 
@@ -86,7 +95,7 @@ class Plain(MethodChoice):
 
 
 AnyMethod = Annotated[
-    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | Plain, Field(discriminator="name")
+    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | SplitLoRA | Plain, Field(discriminator="name")
 ]
 """Any of the methods, by its name."""
 
