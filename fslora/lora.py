@@ -20,6 +20,9 @@ ALL_LINEAR = "all-linear"
 #: Names of adapted layers: endings in a tuple, or one regular expression; see `LoraSpec`.
 Targets = tuple[str, ...] | str
 
+#: What PEFT puts before a layer's name in the base model.
+PEFT_PREFIX = "base_model.model."
+
 #: Names under which transformers keep a sequence classifier's trained head.
 HEAD_NAMES = (
     "score",

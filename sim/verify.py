@@ -19,6 +19,7 @@ import pandas as pd
 from safetensors import SafetensorError, safe_open
 
 from fslora.compression import Compression
+from fslora.lora import PEFT_PREFIX
 from sim.bands import bands_in_use, pieces_of, uploads
 from sim.errors import InputError
 from sim.evaluations import evaluations, final_metrics
@@ -207,7 +208,7 @@ def _played(
         yield from as_foretold(system, timeline, sent, tries, told.rounds)
         if foretells(system) and system.world.band is None:
             yield from _lasted_as_foretold(rounds)
-        yield from _traffic(run, timeline, sent, tries)
+        yield from _traffic(run, system, timeline, sent, tries)
 
 
 def _numbered(rounds: pd.DataFrame) -> Iterator[Finding]:
@@ -280,13 +281,15 @@ def _labels(system: System, tables: Tables) -> Iterator[Finding]:
 
 
 def _traffic(
-    run: RunFiles, timeline: pd.DataFrame, sent: Sent, tries: Attempts
+    run: RunFiles, system: System, timeline: pd.DataFrame, sent: Sent, tries: Attempts
 ) -> Iterator[Finding]:
     """Uploads are those of the method's table, with the shapes of the adapter on disk."""
     scenario = run.scenario
     if scenario.training.timing_only:
         return
     path = run.folder / "adapter" / "adapter_model.safetensors"
+    workload = system.workload
+    stays = {PEFT_PREFIX + name for name in workload.layout.layers.keys() - workload.sent.layers}
     dims: dict[str, dict[str, int]] = defaultdict(dict)
     fixed = rank = 0
     try:
@@ -295,7 +298,7 @@ def _traffic(
                 shape = tensors.get_slice(name).get_shape()
                 layer, factor, _ = name.partition(".lora_")
                 if not factor:
-                    fixed += int(np.prod(shape))
+                    fixed += int(np.prod(shape)) if workload.sent.heads else 0
                 elif ".lora_A" in name:
                     dims[layer]["d_in"], rank = shape[1], shape[0]
                 else:
@@ -312,6 +315,7 @@ def _traffic(
     choice, method = scenario.method, make_method(scenario)
     number_bits = NUMBER_BITS[choice.number_format]
     compression = Compression(choice.keep, choice.value_bits)
+    dims = {layer: shape for layer, shape in dims.items() if layer not in stays}
     named = method.index_bits(rank) * len(dims)
     per_rank = np.array(
         [
@@ -325,7 +329,12 @@ def _traffic(
         ]
     )
     phase = (sent.round[tries.sent] - 1) % method.phases
-    size = (sent.rank[tries.sent] * per_rank[phase] + fixed * number_bits) // 8
+    bits = sent.rank[tries.sent] * per_rank[phase] + fixed * number_bits
+    exchanged = np.zeros(len(sent))
+    if sent.batches:
+        jobs = ((each.device, each.key, each.rank, each.round) for each in sent.batches)
+        exchanged = np.concatenate([workload.exchange_of(*job).up_bits for job in jobs])
+    size = (bits + exchanged[tries.sent]) // 8
     wrong = (tries.outcome == DONE) & (tries.bytes != size)
     yield from where(
         "timeline.csv",
