@@ -23,7 +23,7 @@ from fslora.card import Card, Question, TooLong, make_card
 from fslora.data.corpus import DataError
 from fslora.data.tokens import ByteTokenizer, HubTokenizer, Tokenizer
 from fslora.lora import UnknownHead, UnknownTarget
-from fslora.models import BUILTIN, ModelError, load_tokenizer
+from fslora.models import BUILTIN, CutError, ModelError, load_tokenizer
 
 #: Whose versions an answer depends on.
 _PACKAGES = ("fslora-sim", "torch", "transformers", "tokenizers")
@@ -33,7 +33,10 @@ _READ_FROM = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 
 #: What the other process may refuse a question with.
 _REFUSALS: Mapping[str, type[ValueError]] = MappingProxyType(
-    {kind.__name__: kind for kind in (DataError, ModelError, TooLong, UnknownHead, UnknownTarget)}
+    {
+        kind.__name__: kind
+        for kind in (CutError, DataError, ModelError, TooLong, UnknownHead, UnknownTarget)
+    }
 )
 
 
@@ -42,7 +45,7 @@ def card_apart(question: Question) -> Card:
 
     Raises
     ------
-    ModelError, TooLong, UnknownHead, UnknownTarget
+    CutError, ModelError, TooLong, UnknownHead, UnknownTarget
         As `make_card`.
     """
     return Card.from_json(_ask("card", question.model, question.to_json()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fslora.compression import Compression
 from fslora.cost import AdapterCost
@@ -17,6 +17,9 @@ from fslora.lora import Layout, Targets, find_layout
 from fslora.methods import METHODS
 from fslora.models import max_tokens, shape_of
 from fslora.tasks import Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class TooLong(ValueError):
@@ -51,6 +54,8 @@ class Question:
         As in `LocalTraining`: examples per step, and what decides the optimizer's state.
     checkpointing
         Whether blocks are checkpointed.
+    device_blocks
+        Blocks that devices hold; None for the whole model.
     """
 
     model: str
@@ -71,6 +76,7 @@ class Question:
     optimizer: Optimizer
     momentum: float
     checkpointing: bool
+    device_blocks: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The question as JSON values."""
@@ -93,27 +99,25 @@ class Card:
         Adapted layers and trained heads.
     costs
         Traffic, arithmetic and memory as functions of the rank, for each phase of the method.
+    sent
+        What of the layout goes over the air: all of it, or what devices hold.
     """
 
     layout: Layout
     costs: tuple[AdapterCost, ...]
+    sent: Layout
 
     def to_json(self) -> dict[str, Any]:
         """The card as JSON values."""
-        layout = self.layout
         return {
-            "layers": {name: list(dims) for name, dims in layout.layers.items()},
-            "heads": {name: list(dims) for name, dims in layout.heads.items()},
-            "transposed": sorted(layout.transposed),
-            "core": layout.core,
+            "layout": _layout_to_json(self.layout),
             "costs": [asdict(cost) for cost in self.costs],
+            "sent": _layout_to_json(self.sent),
         }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
         """The card that `to_json` wrote down."""
-        layers = {name: (d_in, d_out) for name, (d_in, d_out) in values["layers"].items()}
-        heads = {name: (d_in, d_out, bias) for name, (d_in, d_out, bias) in values["heads"].items()}
         costs = []
         for cost in values["costs"]:
             given: dict[str, Any] = {
@@ -121,8 +125,23 @@ class Card:
                 for name, value in cost.items()
             }
             costs.append(AdapterCost(**given))
-        layout = Layout(layers, heads, frozenset(values["transposed"]), values["core"])
-        return cls(layout, tuple(costs))
+        layout, sent = (_layout_from_json(values[name]) for name in ("layout", "sent"))
+        return cls(layout, tuple(costs), sent)
+
+
+def _layout_to_json(layout: Layout) -> dict[str, Any]:
+    return {
+        "layers": {name: list(dims) for name, dims in layout.layers.items()},
+        "heads": {name: list(dims) for name, dims in layout.heads.items()},
+        "transposed": sorted(layout.transposed),
+        "core": layout.core,
+    }
+
+
+def _layout_from_json(values: Mapping[str, Any]) -> Layout:
+    layers = {name: (d_in, d_out) for name, (d_in, d_out) in values["layers"].items()}
+    heads = {name: (d_in, d_out, bias) for name, (d_in, d_out, bias) in values["heads"].items()}
+    return Layout(layers, heads, frozenset(values["transposed"]), values["core"])
 
 
 def make_card(question: Question) -> Card:
@@ -130,6 +149,8 @@ def make_card(question: Question) -> Card:
 
     Raises
     ------
+    CutError
+        If it cannot be cut where it is to be.
     ModelError
         If the model cannot be had, or does not fit the task or the checkpointing.
     TooLong
@@ -139,16 +160,15 @@ def make_card(question: Question) -> Card:
     """
     import torch
 
-    from fslora.counting import count_costs
+    from fslora.counting import count_costs, device_layout
 
     task = question.task
-    shape = shape_of(
-        question.model,
-        task,
-        question.classes,
-        question.pad_token,
-        getattr(torch, question.dtype),
-    )
+
+    def make_shape() -> PreTrainedModel:
+        dtype = getattr(torch, question.dtype)
+        return shape_of(question.model, task, question.classes, question.pad_token, dtype)
+
+    shape = make_shape()
     positions = max_tokens(shape)
     if positions is not None and question.length > positions:
         raise TooLong(f"{question.model} takes at most {positions} tokens")
@@ -168,5 +188,9 @@ def make_card(question: Question) -> Card:
         question.checkpointing,
         question.dropout,
         Compression(question.keep, question.value_bits),
+        question.device_blocks,
     )
-    return Card(layout, costs)
+    if question.device_blocks is None:
+        return Card(layout, costs, layout)
+    part = device_layout(make_shape(), layout, question.device_blocks, question.length)
+    return Card(layout, costs, part)

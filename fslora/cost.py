@@ -1,4 +1,8 @@
-"""What one device's round costs, as a function of its rank: traffic, arithmetic, memory."""
+"""What one device's round costs, as a function of its rank: traffic, arithmetic, memory.
+
+Of a model that is cut, the device's costs are those of its part; what its local steps exchange with
+the server, and the server's arithmetic, come on top, by the tokens of the examples.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,23 @@ from numpy.polynomial.polynomial import polyval
 from numpy.typing import ArrayLike, NDArray
 
 _MEMORY = ("frozen_bytes", "training_bytes_fixed", "training_bytes_per_rank")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Exchange:
+    """What the local steps of M jobs exchange with a server that holds a part of the model.
+
+    Parameters
+    ----------
+    up_bits, down_bits
+        (M,) activations and labels that are sent, and gradients that come back.
+    flops
+        (M,) floating-point operations of the server.
+    """
+
+    up_bits: NDArray[np.float64]
+    down_bits: NDArray[np.float64]
+    flops: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +54,11 @@ class AdapterCost:
     training_bytes_fixed, training_bytes_per_rank
         Memory of the activations that one step of examples of full length saves, and of the
         adapter with its gradient and optimizer state.
+    exchange_up_bits, exchange_down_bits
+        Bits that go up and down where the model is cut, each time an example is trained on:
+        coefficients of 1 and L; empty where it is not cut.
+    server_flops_fixed, server_flops_per_rank
+        Floating-point operations of the server's part, as `flops_fixed` and `flops_per_rank`.
     """
 
     upload_bits_fixed: float
@@ -44,6 +70,10 @@ class AdapterCost:
     frozen_bytes: int
     training_bytes_fixed: int
     training_bytes_per_rank: int
+    exchange_up_bits: tuple[float, ...] = ()
+    exchange_down_bits: tuple[float, ...] = ()
+    server_flops_fixed: tuple[float, ...] = ()
+    server_flops_per_rank: tuple[float, ...] = ()
 
     @classmethod
     def mean(cls, costs: Sequence[Self]) -> Self:
@@ -106,11 +136,15 @@ class AdapterCost:
 
     def flops(self, rank: ArrayLike, powers: NDArray[np.float64]) -> NDArray[np.float64]:
         """The same for several examples, given the sums (3, ...) of 1, L and L^2 over them."""
-        fixed, per_rank = (
-            sum(each * power for each, power in zip(coefficients, powers, strict=False))
-            for coefficients in (self.flops_fixed, self.flops_per_rank)
+        return _line(self.flops_fixed, self.flops_per_rank, rank, powers)
+
+    def exchange(self, rank: ArrayLike, powers: NDArray[np.float64]) -> Exchange:
+        """What training on several examples exchanges with the server, given the same sums."""
+        return Exchange(
+            _total(self.exchange_up_bits, powers),
+            _total(self.exchange_down_bits, powers),
+            _line(self.server_flops_fixed, self.server_flops_per_rank, rank, powers),
         )
-        return np.asarray(fixed + np.asarray(rank) * per_rank)
 
     def training_bytes(self, rank: int) -> int:
         """Memory that one device's training takes beside the frozen weights."""
@@ -124,3 +158,21 @@ class AdapterCost:
             return np.where(spare >= 0, rank, 0)
         fits = np.floor(spare / self.training_bytes_per_rank)
         return np.clip(fits, 0, rank).astype(np.int64)
+
+
+def _total(coefficients: Sequence[float], powers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Value (...) of a polynomial, summed, by the sums (3, ...) of 1, L and L^2."""
+    total = np.zeros(powers.shape[1:])
+    for each, power in zip(coefficients, powers, strict=False):
+        total = total + each * power
+    return total
+
+
+def _line(
+    fixed: Sequence[float],
+    per_rank: Sequence[float],
+    rank: ArrayLike,
+    powers: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The same of a polynomial whose coefficients are lines in the rank."""
+    return np.asarray(_total(fixed, powers) + np.asarray(rank) * _total(per_rank, powers))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeGuard
 
@@ -19,6 +19,9 @@ ALL_LINEAR = "all-linear"
 
 #: Names of adapted layers: endings in a tuple, or one regular expression; see `LoraSpec`.
 Targets = tuple[str, ...] | str
+
+#: What PEFT puts before a layer's name in the base model.
+PEFT_PREFIX = "base_model.model."
 
 #: Names under which transformers keep a sequence classifier's trained head.
 HEAD_NAMES = (
@@ -122,6 +125,11 @@ class Layout:
     def numbers(self, rank: int) -> int:
         """Numbers in an adapter of a rank, heads and cores included."""
         return rank * self.numbers_per_rank + self.fixed_numbers
+
+    def only(self, names: Collection[str]) -> Layout:
+        """These adapted layers alone, without the heads."""
+        layers = {name: dims for name, dims in self.layers.items() if name in names}
+        return Layout(layers, {}, self.transposed.intersection(layers))
 
 
 def find_layout(model: PreTrainedModel, targets: Targets, heads: bool) -> Layout:

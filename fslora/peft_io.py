@@ -14,14 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from fslora.lora import Adapter, Layout, LoraSpec
+from fslora.lora import PEFT_PREFIX, Adapter, Layout, LoraSpec
 from fslora.tasks import Task
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _TASK_TYPE = {"causal-lm": TaskType.CAUSAL_LM, "classification": TaskType.SEQ_CLS}
-
-#: What PEFT puts before a layer's name in the base model.
-_PREFIX = "base_model.model."
 
 #: Settings of an adapter that are compared elsewhere, or do not bear on what it computes.
 _FREE = frozenset(
@@ -86,7 +83,7 @@ def save_adapter(
         **{_b(name): value for name, value in adapter.b.items()},
         **adapter.head,
     }
-    save_tensors(folder / _WEIGHTS, {_PREFIX + name: value for name, value in tensors.items()})
+    save_tensors(folder / _WEIGHTS, {PEFT_PREFIX + name: value for name, value in tensors.items()})
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
@@ -121,7 +118,7 @@ def check_adapter(folder: Path, layout: Layout, lora: LoraSpec) -> None:
             )
     with _open(folder) as weights:
         found = {
-            name.removeprefix(_PREFIX): tuple(weights.get_slice(name).get_shape())
+            name.removeprefix(PEFT_PREFIX): tuple(weights.get_slice(name).get_shape())
             for name in weights.keys()  # noqa: SIM118  # not a mapping
         }
     wanted = _shapes(layout, lora.rank)
@@ -165,7 +162,7 @@ def load_adapter(
     check_adapter(folder, layout, lora)
     with _open(folder) as weights:
         values = {
-            name: weights.get_tensor(_PREFIX + name).to(model.device, dtype)
+            name: weights.get_tensor(PEFT_PREFIX + name).to(model.device, dtype)
             for name in _shapes(layout, lora.rank)
         }
     a = {name: values.pop(_a(name)) for name in layout.layers}

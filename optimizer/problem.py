@@ -18,7 +18,7 @@ _MOST = {
     "min_probability": 1.0,
     "energy_limit_j": np.inf,
 }
-_PER_DEVICE = ("cell", "compute_power_w", "transmit_power_w")
+_PER_DEVICE = ("cell", "compute_power_w", "transmit_power_w", "fixed_bits", "fixed_down_bits")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +38,10 @@ class Problem:
         Norms G_n >= 0 of the local gradients, in any unit: only their ratios count.
     compute_base_s, compute_per_rank_s : array_like, shape (N,)
         Compute time (s) and its slope in the rank (s), both >= 0.
-    fixed_bits, bits_per_rank : float
-        Upload (bit) and its slope in the rank (bit), both >= 0 and not both zero.
+    fixed_bits : array_like, shape () or (N,)
+        Uploads (bit) but for what depends on the rank, >= 0.
+    bits_per_rank : float
+        Their slope in the rank (bit), >= 0, above zero if a device has no fixed bits.
     link : Link
         Uplinks of the N devices.
     bandwidth_hz : float
@@ -71,8 +73,10 @@ class Problem:
     download_bps : array_like, shape (N,), optional
         Rates (bit/s) at which each cell sends its members their sketches one after the other, in
         the order of the devices; if not given, it broadcasts and `overhead_s` has it all.
-    fixed_down_bits, down_bits_per_rank : float
-        Such a download (bit) and its slope in the rank (bit), both >= 0.
+    fixed_down_bits : array_like, shape () or (N,)
+        Such downloads (bit) but for what depends on the rank, >= 0.
+    down_bits_per_rank : float
+        Their slope in the rank (bit), >= 0.
     deadline_s : float
         Upper bound of the expected duration of a round (s), overhead included.
     energy_limit_j : array_like, shape () or (N,)
@@ -100,7 +104,7 @@ class Problem:
     gradient_norm: FloatArray
     compute_base_s: FloatArray
     compute_per_rank_s: FloatArray
-    fixed_bits: float
+    fixed_bits: FloatArray
     bits_per_rank: float
     link: Link
     bandwidth_hz: float
@@ -116,7 +120,7 @@ class Problem:
     completion: FloatArray = field(default_factory=lambda: np.ones(1))
     cell: IntArray = field(default_factory=lambda: np.zeros(1, dtype=np.int64))
     download_bps: FloatArray | None = None
-    fixed_down_bits: float = 0.0
+    fixed_down_bits: FloatArray = field(default_factory=lambda: np.zeros(1))
     down_bits_per_rank: float = 0.0
     deadline_s: float = np.inf
     energy_limit_j: FloatArray = field(default_factory=lambda: np.full(1, np.inf))
@@ -144,10 +148,10 @@ class Problem:
             raise ValueError(f"weight sums to {self.weight.sum():.6g}: divide it by its sum")
         if not np.any(self.weight * self.gradient_norm):
             raise ValueError("gradient_norm is zero wherever weight is not: give ones if unknown")
-        for name in ("fixed_bits", "bits_per_rank", "fixed_down_bits", "down_bits_per_rank"):
+        for name in ("bits_per_rank", "down_bits_per_rank"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} is {getattr(self, name)}: give zero or more bits")
-        if self.fixed_bits + self.bits_per_rank == 0:
+        if np.any(self.fixed_bits + self.bits_per_rank == 0):
             raise ValueError("bits_per_rank is 0 and so is fixed_bits: an upload needs bits")
         for name in ("bandwidth_hz", "overhead_s"):
             if not 0 < getattr(self, name) < np.inf:
@@ -286,20 +290,23 @@ class Problem:
         """
         return np.asarray(self.compute_base_s + np.asarray(rank) * self.compute_per_rank_s)
 
-    def upload_bits(self, rank: ArrayLike) -> FloatArray:
+    def upload_bits(self, rank: ArrayLike, device: IntArray | None = None) -> FloatArray:
         """Upload u_n of each device at a rank.
 
         Parameters
         ----------
         rank : array_like, shape (..., N)
             Ranks k_n; real values are allowed.
+        device : ndarray of int, shape (N,), optional
+            Whose ranks they are; if not given, those of all devices.
 
         Returns
         -------
         ndarray, shape (..., N)
             Bits.
         """
-        return np.asarray(self.fixed_bits + np.asarray(rank) * self.bits_per_rank, dtype=np.float64)
+        fixed = self.fixed_bits if device is None else self.fixed_bits[device]
+        return np.asarray(fixed + np.asarray(rank) * self.bits_per_rank, dtype=np.float64)
 
     def download_s(self, rank: ArrayLike) -> FloatArray:
         """Time that the server takes to send each device its sketch; zero where it broadcasts.

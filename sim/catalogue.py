@@ -14,8 +14,8 @@ def _methods() -> list[tuple[str, ...]]:
         (
             name,
             _first_line(inspect.getmodule(type(method))),
-            method.up if method.up_bits == "0" else f"{method.up} + {method.up_bits} bits",
-            method.down if method.merged == "0" else f"{method.down} + {method.merged} once",
+            _sum(method.up, (method.up_bits, "bits"), (method.per_token, "per token")),
+            _sum(method.down, (method.merged, "once"), (method.per_token, "per token")),
             "base" if method.merges_into_base else "factors",
             ", ".join(method.personal).upper() or "-",
         )
@@ -63,6 +63,10 @@ def _data() -> list[tuple[str, str]]:
         ("FILE.csv, FILE.jsonl", "text, and optionally class and group, by column"),
         ("datasets:NAME", "a data set of the datasets library (extra `datasets`)"),
     ]
+
+
+def _sum(numbers: str, *others: tuple[str, str]) -> str:
+    return " + ".join([numbers, *(f"{each} {what}" for each, what in others if each != "0")])
 
 
 def _first_line(documented: object) -> str:

@@ -193,9 +193,12 @@ class Dispatcher:
         system, device = self._system, cohort.device
         seed, dispatch = system.scenario.seed, self._dispatched[device]
         key = streams.keys(seed, "job", device, dispatch)
-        downloads = self._downloads(round_index, cohort, state.downlink)
+        exchange = system.workload.exchange_of(device, key, cohort.rank, round_index)
+        downloads = self._downloads(round_index, cohort, state.downlink, exchange.down_bits)
         download_s, download_bytes, download_bps = downloads
-        after_s = in_turn(download_s, state.cell) if download_s.any() else download_s
+        # Gradients come with the download, after the server's own part in all the steps.
+        served_s = exchange.flops / system.scenario.schedule.server_flops + download_s
+        after_s = in_turn(served_s, state.cell) if download_s.any() else download_s
         if behind_s is not None:
             after_s = after_s + behind_s
         compute_s = self._compute_s(round_index, cohort, key, dispatch, heard_s + after_s)
@@ -230,7 +233,7 @@ class Dispatcher:
             compute_s,
             compute_w,
             self._transmit_w[device],
-            system.workload.cost_of(round_index).upload_bits(cohort.rank),
+            system.workload.cost_of(round_index).upload_bits(cohort.rank) + exchange.up_bits,
             fails_s,
             leaves_s,
             charge_j,
@@ -333,7 +336,7 @@ class Dispatcher:
         )
 
     def _downloads(
-        self, round_index: int, cohort: Cohort, link: Link
+        self, round_index: int, cohort: Cohort, link: Link, gradient_bits: FloatArray
     ) -> tuple[FloatArray, NDArray[np.int64], FloatArray]:
         """Durations, bytes and rates of the members' own downloads; zeros after a broadcast."""
         radio = self._system.scenario.radio
@@ -343,7 +346,7 @@ class Dispatcher:
             return nothing, nothing.astype(np.int64), nothing
         behind = self._behind_bits(self._merged_bits - self._has_bits[cohort.device])
         self._has_bits[cohort.device] = self._merged_bits
-        bits = cost.download_bits(cohort.rank) + behind
+        bits = cost.download_bits(cohort.rank) + behind + gradient_bits
         rate = link.rate(radio.downlink_bandwidth_hz)
         return bits / rate, bits.astype(np.int64) // 8, rate
 

@@ -17,6 +17,7 @@ from sim.sections.method import AnyMethod, FSLoRA, HetLoRA, HierFedLoRA
 from sim.sections.policy import AnyPolicy, Joint
 from sim.sections.radio import Radio
 from sim.sections.schedule import AnySchedule, Asynchronous, Deadline, Failures, Synchronous
+from wireless.spectrum import RULES
 
 _BY_NAME = ("method", "policy", "schedule")
 
@@ -151,6 +152,51 @@ class Scenario(Section):
             raise ValueError(
                 f"model.dtype = 'nf4': method {name} merges into the base's weights, which 4 bits "
                 "do not hold; choose another format"
+            )
+        if method.device_blocks is not None:
+            self._split_fits()
+
+    def _split_fits(self) -> None:
+        """Refuse what a model that is cut does not go with.
+
+        A device computes and sends in turn, step by step, which is played out as one computation
+        and one upload: the same only where nothing that either goes by changes meanwhile.
+        """
+        name, radio, choice = self.method.name, self.radio, self.method
+        exact = "go over the air as they are; leave it out"
+        for key, given, plain in (
+            ("number_format", choice.number_format, "float32"),
+            ("keep", choice.keep, 1.0),
+            ("value_bits", choice.value_bits, None),
+        ):
+            if given != plain:
+                raise ValueError(
+                    f"method.{key} = {given}: activations, gradients and factors of {name} {exact}"
+                )
+        if not RULES[radio.allocation].reserves:
+            raise ValueError(
+                f"radio.allocation = '{radio.allocation}': devices of method {name} send in every "
+                "local step, for which they need a band of their own all round; choose equal-finish"
+            )
+        still = f"method {name} needs what holds for a round; leave it out"
+        if radio.fading.name == "block":
+            raise ValueError(
+                f"radio.fading = 'block': method {name} needs what holds for a round; choose "
+                "ergodic, per-round or none"
+            )
+        if self.fleet.mobility.name != "static":
+            raise ValueError(f"fleet.mobility = '{self.fleet.mobility.name}': {still}")
+        for key, trace in (
+            ("radio.bandwidth_trace", radio.bandwidth_trace),
+            ("fleet.compute_trace", self.fleet.compute_trace),
+        ):
+            if trace is not None:
+                raise ValueError(f"{key} = '{trace.file}': {still}")
+        losses = self.failures.losses
+        if losses is not None:
+            raise ValueError(
+                f"failures.losses.probability = {losses.probability:g}: method {name} uploads in "
+                "every local step, and lost are whole uploads; leave failures.losses out"
             )
 
     def _training_fits(self) -> None:

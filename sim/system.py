@@ -106,6 +106,12 @@ def build_system(scenario: Scenario) -> System:
             "broadcast and overhead; give more"
         )
     completion = _completion(world)
+    download_bps = _download_bps(scenario, start)
+    exchange = workload.expected_exchange(scenario.lora.rank)
+    down_bits = cost.download_bits_fixed + exchange.down_bits
+    if download_bps is not None:
+        # The server's arithmetic keeps a device waiting like bits that the downlink sends it.
+        down_bits = down_bits + exchange.flops / scenario.schedule.server_flops * download_bps
     try:
         problem = Problem(
             weight=workload.weight,
@@ -113,7 +119,7 @@ def build_system(scenario: Scenario) -> System:
             gradient_norm=np.ones(len(fleet)),
             compute_base_s=none,
             compute_per_rank_s=(full - none) / scenario.lora.rank,
-            fixed_bits=float(cost.upload_bits_fixed),
+            fixed_bits=cost.upload_bits_fixed + exchange.up_bits,
             bits_per_rank=float(cost.upload_bits_per_rank),
             link=planning_link(fleet.channel),
             bandwidth_hz=_band_hz(world, radio.bandwidth_hz),
@@ -128,8 +134,8 @@ def build_system(scenario: Scenario) -> System:
             allocation=radio.allocation,
             completion=completion,
             cell=start.cell,
-            download_bps=_download_bps(scenario, start),
-            fixed_down_bits=float(cost.download_bits_fixed),
+            download_bps=download_bps,
+            fixed_down_bits=down_bits,
             down_bits_per_rank=float(cost.download_bits_per_rank),
             deadline_s=math.inf if policy.deadline_s is None else policy.deadline_s,
             energy_limit_j=np.full(

@@ -10,17 +10,12 @@ again by the closed form of their rule.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors import SafetensorError, safe_open
 
-from fslora.compression import Compression
-from fslora.lora import is_core
 from sim.bands import bands_in_use, pieces_of, uploads
 from sim.errors import InputError
 from sim.evaluations import evaluations, final_metrics
@@ -38,13 +33,12 @@ from sim.invariants import (
 )
 from sim.load import check_names
 from sim.part_rows import (
-    Attempts,
     attempts_as_sent,
     attempts_of,
     others_unasked,
     parts_as_sent,
 )
-from sim.parts import DONE, Parts
+from sim.parts import Parts
 from sim.planning import with_norms
 from sim.plans_on_disk import BadPlan, PlansOnDisk
 from sim.records import device_columns, label_rows, tables_of
@@ -52,7 +46,6 @@ from sim.replay import Recorded, replay
 from sim.replayed import Mask, columns_of, rounds_and_updates, served_as_asked
 from sim.rounds_alone import activity_as_told, rounds_alone
 from sim.rundir import RunFiles
-from sim.sections.base import NUMBER_BITS
 from sim.sections.schedule import Asynchronous
 from sim.sent import Sent
 from sim.stated import stated_plan, summary_as_recorded
@@ -60,7 +53,7 @@ from sim.steering import Steering
 from sim.system import System, build_system
 from sim.timeline import LabelRow, UpdateRow
 from sim.totals import Activity
-from sim.workload import make_method
+from sim.traffic import traffic
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -209,7 +202,7 @@ def _played(
         yield from as_foretold(system, timeline, sent, tries, told.rounds)
         if foretells(system) and system.world.band is None:
             yield from _lasted_as_foretold(rounds)
-        yield from _traffic(run, timeline, sent, tries)
+        yield from traffic(run, system, timeline, sent, tries)
 
 
 def _numbered(rounds: pd.DataFrame) -> Iterator[Finding]:
@@ -279,79 +272,3 @@ def _labels(system: System, tables: Tables) -> Iterator[Finding]:
     if "labels.csv" in tables:
         wanted = columns_of(label_rows(system), LabelRow)
         yield from compare_table("labels.csv", tables["labels.csv"], wanted, ["device", "label"])
-
-
-def _traffic(
-    run: RunFiles, timeline: pd.DataFrame, sent: Sent, tries: Attempts
-) -> Iterator[Finding]:
-    """Uploads are those of the method's table, with the shapes of the adapter on disk."""
-    scenario = run.scenario
-    if scenario.training.timing_only:
-        return
-    path = run.folder / "adapter" / "adapter_model.safetensors"
-    dims: dict[str, dict[str, int]] = defaultdict(dict)
-    fixed = rank = 0
-    try:
-        with safe_open(path, framework="np") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  # not a mapping
-                shape = tensors.get_slice(name).get_shape()
-                layer, factor, _ = name.partition(".lora_")
-                if not factor:
-                    fixed += int(np.prod(shape))
-                elif ".lora_A" in name:
-                    dims[layer]["d_in"], rank = shape[1], shape[0]
-                else:
-                    dims[layer]["d_out"] = shape[0]
-    except (OSError, SafetensorError) as error:
-        yield Finding("adapter/adapter_model.safetensors", None, f"cannot be read ({error})")
-        return
-    if rank != scenario.lora.rank:
-        yield Finding(
-            "adapter/adapter_model.safetensors",
-            None,
-            f"has rank {rank}, the scenario {scenario.lora.rank}",
-        )
-    choice, method = scenario.method, make_method(scenario)
-    number_bits = NUMBER_BITS[choice.number_format]
-    compression = Compression(choice.keep, choice.value_bits)
-    whole = fixed * number_bits
-    if method.core:
-        if not (run.table("updates.csv")["round"] > 0).any():
-            return  # nobody has trained, so no core is on disk
-        try:
-            rows = _core_rows(run.folder / "adapter" / "beyond_adapter.safetensors")
-        except (OSError, SafetensorError) as error:
-            yield Finding("adapter/beyond_adapter.safetensors", None, f"cannot be read ({error})")
-            return
-        whole += sum(compression.vector_bits(length, number_bits) for length in rows)
-    named = method.index_bits(rank) * len(dims)
-    per_rank = np.array(
-        [
-            named
-            + sum(
-                compression.vector_bits(length, number_bits)
-                for layer in dims.values()
-                for length in method.vectors_up(layer["d_in"], layer["d_out"], phase)
-            )
-            for phase in range(method.phases)
-        ]
-    )
-    phase = (sent.round[tries.sent] - 1) % method.phases
-    size = (sent.rank[tries.sent] * per_rank[phase] + whole) // 8
-    wrong = (tries.outcome == DONE) & (tries.bytes != size)
-    yield from where(
-        "timeline.csv",
-        timeline.iloc[tries.row],
-        wrong,
-        "device {device} uploads {bytes} bytes, not what its rank and the adapter's shapes give",
-    )
-
-
-def _core_rows(path: Path) -> list[int]:
-    """Lengths of all rows of the cores of a device that has trained."""
-    lengths: dict[str, list[int]] = defaultdict(list)
-    with safe_open(path, framework="np") as tensors:
-        for name in filter(is_core, tensors.keys()):
-            rows, length = tensors.get_slice(name).get_shape()
-            lengths[name.split(".")[1]] += [length] * rows
-    return next(iter(lengths.values()), [])

@@ -14,7 +14,7 @@ from scipy.special import gammaincinv
 
 from fslora.apart import card_apart, tokenizer_apart
 from fslora.card import Card, Question, TooLong, make_card
-from fslora.cost import AdapterCost
+from fslora.cost import AdapterCost, Exchange
 from fslora.data import (
     Corpus,
     DataError,
@@ -31,7 +31,7 @@ from fslora.lengths import Lengths
 from fslora.local import LocalTraining, Schedule
 from fslora.lora import Layout, LoraSpec, UnknownHead, UnknownTarget
 from fslora.methods import METHODS, Method
-from fslora.models import ModelError, check_nf4, load_tokenizer
+from fslora.models import CutError, ModelError, check_nf4, load_tokenizer
 from sim.errors import InputError
 from sim.scenario import Scenario
 from sim.sections.base import NUMBER_BITS
@@ -68,8 +68,8 @@ class Workload:
         Hash of the text, or of the sizes of data without text.
     text
         The data themselves; None for data without text.
-    layout
-        Adapted layers and trained heads.
+    layout, sent
+        Adapted layers and trained heads, and those of them that go over the air.
     lora, local, method
         How adapters are scaled, trained, cut and merged.
     costs
@@ -83,6 +83,7 @@ class Workload:
     data_sha256: str
     text: Text | None
     layout: Layout
+    sent: Layout
     lora: LoraSpec
     local: LocalTraining
     method: Method
@@ -135,6 +136,11 @@ class Workload:
         examples = mean * self.steps * self.local.batch_of(self.samples)
         return np.asarray(examples + self.steps * self._penalty)
 
+    def expected_exchange(self, rank: int) -> Exchange:
+        """What a device's round exchanges with the server beside its update, likewise, (N,)."""
+        count = self.steps * self.local.batch_of(self.samples)
+        return self.cost.exchange(rank, self.lengths.powers / self.samples * count)
+
     def flops_of(
         self,
         device: NDArray[np.int64],
@@ -155,9 +161,26 @@ class Workload:
         -------
         array (M,)
         """
-        count = self.steps[device] * self.local.batch_of(self.samples[device])
-        examples = self.cost_of(round_index).flops(rank, self.lengths.drawn(device, key, count))
+        examples = self.cost_of(round_index).flops(rank, self._drawn(device, key))
         return np.asarray(examples + self.steps[device] * self._penalty)
+
+    def exchange_of(
+        self,
+        device: NDArray[np.int64],
+        key: NDArray[np.int64],
+        rank: ArrayLike,
+        round_index: int = 1,
+    ) -> Exchange:
+        """What exactly these jobs exchange with the server beside their updates; as `flops_of`."""
+        if self.method.device_blocks is None:
+            nothing = np.zeros(len(device))
+            return Exchange(nothing, nothing, nothing)
+        return self.cost_of(round_index).exchange(rank, self._drawn(device, key))
+
+    def _drawn(self, device: NDArray[np.int64], key: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Sums (3, M) over the examples of jobs, see `Lengths.drawn`."""
+        count = self.steps[device] * self.local.batch_of(self.samples[device])
+        return self.lengths.drawn(device, key, count)
 
     @property
     def _penalty(self) -> float:
@@ -223,6 +246,7 @@ def _build(scenario: Scenario) -> Workload:
         sha256,
         text,
         card.layout,
+        card.sent,
         lora,
         _local(scenario),
         make_method(scenario),
@@ -309,9 +333,13 @@ def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
         training.optimizer,
         training.momentum,
         training.gradient_checkpointing,
+        make_method(scenario).device_blocks,
     )
     try:
         return (card_apart if _apart(scenario) else make_card)(question)
+    except CutError as error:
+        blocks = question.device_blocks
+        raise InputError(f"method.blocks = {blocks}: {error}") from None
     except TooLong as error:
         raise InputError(f"data.length = {data.length}: {error}") from None
     except UnknownHead as error:

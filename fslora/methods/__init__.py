@@ -22,6 +22,7 @@ from fslora.methods.hierfed import HierFedLoRA
 from fslora.methods.replication import Replication
 from fslora.methods.rolora import RoLoRA
 from fslora.methods.soft import SOFT
+from fslora.methods.splitlora import SplitLoRA
 
 _ALL: tuple[Method, ...] = (
     FSLoRA(),
@@ -40,6 +41,7 @@ _ALL: tuple[Method, ...] = (
     HAFL(),
     CELoRA(),
     HierFedLoRA(),
+    SplitLoRA(),
 )
 
 METHODS: Mapping[str, Method] = MappingProxyType({method.name: method for method in _ALL})

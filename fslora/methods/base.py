@@ -192,6 +192,9 @@ class Method(ABC):
     merged
         Numbers per layer that a merge adds to every next download, once, in the sum K of the ranks
         merged.
+    per_token
+        Numbers per token of every local step that go up, and as many that come down, in the width
+        d of the model where it is cut.
     additive
         Whether the merge adds a weighted sum of changes to the factors, so that any server
         optimizer and asynchronous schedules go with it.
@@ -220,6 +223,7 @@ class Method(ABC):
     up_bits: ClassVar[str] = "0"
     down: ClassVar[str] = "r * (d_in + d_out)"
     merged: ClassVar[str] = "0"
+    per_token: ClassVar[str] = "0"
     additive: ClassVar[bool] = True
     holds_all: ClassVar[bool] = False
     trains_all: ClassVar[bool] = False
@@ -241,6 +245,11 @@ class Method(ABC):
             (N, C) training examples of each class on each device; without classes (N, 1).
         """
         return {}
+
+    @property
+    def device_blocks(self) -> int | None:
+        """How many of the model's first blocks devices hold; None for the whole model."""
+        return None
 
     def accepts(self, rank: int, sketch_rank: int) -> bool:
         """Whether a device may train `sketch_rank` of `rank` ranks."""

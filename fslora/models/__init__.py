@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fslora.models.base import (
     BUILTIN,
+    CutError,
     ModelError,
     check_nf4,
     load_model,
@@ -16,6 +17,7 @@ from fslora.models.quantized import frozen_bytes
 
 __all__ = [
     "BUILTIN",
+    "CutError",
     "ModelError",
     "blocks",
     "check_nf4",

@@ -26,6 +26,10 @@ class ModelError(ValueError):
     """The base model a caller named cannot be loaded."""
 
 
+class CutError(ValueError):
+    """A model cannot be cut after so many blocks."""
+
+
 def load_tokenizer(name: str) -> Tokenizer:
     """Tokenizer of the model `name`.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from fslora.lora import HEAD_NAMES
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
     from transformers import BitsAndBytesConfig, PreTrainedModel
 
 #: Weights that share a constant, and constants that share one of their own.
@@ -53,7 +54,9 @@ def keep_differentiable(model: PreTrainedModel) -> None:
             setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # not declared
 
 
-def frozen_bytes(shape: PreTrainedModel, nf4: bool) -> int:
+def frozen_bytes(
+    shape: PreTrainedModel, nf4: bool, held: Callable[[Tensor], bool] = lambda _: True
+) -> int:
     """Memory of a model's frozen weights in bytes.
 
     Parameters
@@ -63,17 +66,21 @@ def frozen_bytes(shape: PreTrainedModel, nf4: bool) -> int:
     nf4
         Whether its linear layers, but for output layer and head, hold half a byte per weight
         plus the constants of their blocks: 8 bits per 64 weights and 32 per 256 of those.
+    held
+        Which of the weights are counted.
     """
     import torch
 
-    total = sum(value.numel() * value.element_size() for value in shape.parameters())
+    counted = filter(held, shape.parameters())
+    total = sum(value.numel() * value.element_size() for value in counted)
     if nf4:
         kept = _unquantized(shape)
         for name, module in shape.named_modules():
             if _quantizable(module) and not any(_within(name, part) for part in kept):
                 weight = module.weight
                 assert isinstance(weight, torch.Tensor)
-                total += _nf4_bytes(weight.numel()) - weight.numel() * weight.element_size()
+                if held(weight):
+                    total += _nf4_bytes(weight.numel()) - weight.numel() * weight.element_size()
     return total
 
 

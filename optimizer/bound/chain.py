@@ -116,7 +116,7 @@ def transfer_chain(problem: Problem, ranks: IntArray) -> Chain:
     k = np.broadcast_to(ranks[:, None], (len(ranks), problem.devices))
     start_s = starts(problem, ranks)
     device = np.argsort(start_s[0], kind="stable").astype(np.int64)
-    start_s, bits = start_s[:, device], problem.upload_bits(k[:, device])
+    start_s, bits = start_s[:, device], problem.upload_bits(k)[:, device]
     link, cap = problem.link.take(device), problem.rank_cap[device]
     earliest = start_s[0]
     start_s = np.minimum(start_s, np.append(earliest[1:], np.inf))
@@ -125,7 +125,7 @@ def transfer_chain(problem: Problem, ranks: IntArray) -> Chain:
         left_s = np.maximum(end_s - earliest, _LEAST)
         return np.asarray(left_s * link.bandwidth(sent / left_s) / band_hz)
 
-    most = problem.upload_bits(cap)
+    most = problem.upload_bits(cap, device)
     start_at_cap = start_s[np.searchsorted(ranks, cap), np.arange(problem.devices)]
 
     def last_s(end_s: float) -> float:

@@ -346,8 +346,8 @@ def mean_field_by_dgp(problem: Problem) -> Relaxed:
     slope_s = p.compute_per_rank_s + p.download_s(np.ones(p.devices)) - nothing_s
     # A posynomial has no zero coefficients, so each kind of term is only written where it is.
     used: Any = 0.0
-    if p.fixed_bits > 0:
-        used = used + cp.sum(cp.multiply(load * p.fixed_bits, q / left_s))
+    if len(some := np.flatnonzero(p.fixed_bits)):
+        used = used + cp.sum(cp.multiply((load * p.fixed_bits)[some], q[some] / left_s[some]))
     if p.bits_per_rank > 0:
         used = used + cp.sum(cp.multiply(load * p.bits_per_rank, cp.multiply(q, k) / left_s))
     ends = []

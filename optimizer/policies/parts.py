@@ -72,12 +72,12 @@ def members_s(problem: Problem, device: IntArray, rank: ArrayLike) -> FloatArray
     # Only the members are looked at, however large the fleet is.
     download_s = np.zeros(k.shape)
     if problem.download_bps is not None:
-        bits = problem.fixed_down_bits + k * problem.down_bits_per_rank
+        bits = problem.fixed_down_bits[device] + k * problem.down_bits_per_rank
         download_s = in_turn(bits / problem.download_bps[device], problem.cell[device])
     compute_s = problem.compute_base_s[device] + k * problem.compute_per_rank_s[device]
     ends_s = RULES[problem.allocation].round_time(
         download_s + compute_s,
-        problem.upload_bits(k),
+        problem.upload_bits(k, device),
         problem.link.take(device),
         problem.bandwidth_hz,
         cell=problem.cell[device] if problem.cells > 1 else None,

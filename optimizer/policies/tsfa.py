@@ -192,13 +192,13 @@ def _fitting(problem: Problem, cohort: Cohort, ends_s: FloatArray) -> IntArray:
     ready_s = compute_s
     if problem.download_bps is not None:
         # Those served before are taken at their highest ranks.
-        bits = problem.fixed_down_bits + np.vstack([full, k]) * problem.down_bits_per_rank
+        bits = problem.fixed_down_bits[device] + np.vstack([full, k]) * problem.down_bits_per_rank
         own_s = bits / problem.download_bps[device]
         queue_s = in_turn(own_s[0], problem.cell[device]) - own_s[0]
         ready_s = compute_s + queue_s + own_s[1:]
     left_s = np.maximum(ends_s[:, None, None] - problem.overhead_s - ready_s, 0.0)
     with np.errstate(divide="ignore"):
-        need_hz = problem.link.take(device).bandwidth(problem.upload_bits(k) / left_s)
+        need_hz = problem.link.take(device).bandwidth(problem.upload_bits(k, device) / left_s)
     # A finite number far above the band, so that the price of bandwidth keeps its meaning.
     need = np.minimum(need_hz / problem.bandwidth_hz, 1e6)
     loss = cohort.weight * (full / k - 1)

@@ -95,6 +95,15 @@ class HierFedLoRA(MethodChoice):
     """Rounds from one average over all groups to the next."""
 
 
+class SplitLoRA(MethodChoice):
+    """Devices hold the first blocks, the server the rest (arXiv 2407.00952)."""
+
+    name: Literal["splitlora"]
+    """splitlora"""
+    blocks: Count = 1
+    """Blocks that devices hold, with the embeddings before them; fewer than the model has."""
+
+
 class Plain(MethodChoice):
     """Methods without parameters of their own."""
 
@@ -113,7 +122,7 @@ class Plain(MethodChoice):
 
 
 AnyMethod = Annotated[
-    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | CELoRA | HierFedLoRA | Plain,
+    FSLoRA | HetLoRA | LoRAFAIR | SOFT | FedHL | CELoRA | HierFedLoRA | SplitLoRA | Plain,
     Field(discriminator="name"),
 ]
 """Any of the methods, by its name."""

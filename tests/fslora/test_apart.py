@@ -22,7 +22,7 @@ from fslora.card import Card, Question, TooLong, make_card
 from fslora.data import DataError
 from fslora.data.tokens import ByteTokenizer, HubTokenizer
 from fslora.lora import UnknownHead, UnknownTarget
-from fslora.models import BUILTIN, ModelError, load_tokenizer
+from fslora.models import BUILTIN, CutError, ModelError, load_tokenizer
 from tests.hub import save_model
 
 QUESTION = Question(
@@ -164,7 +164,7 @@ def test_unknown_tokenizer_is_refused_as_here(reader: Reader, tmp_path: Path) ->
 
 
 def test_every_refusal_can_be_sent() -> None:
-    kinds = {DataError, ModelError, TooLong, UnknownHead, UnknownTarget}
+    kinds = {CutError, DataError, ModelError, TooLong, UnknownHead, UnknownTarget}
     assert set(apart._REFUSALS.values()) == kinds
     assert all(apart._REFUSALS[kind.__name__] is kind for kind in kinds)
 

@@ -20,6 +20,8 @@ Simulate = Callable[[Scenario], Any]
 Tiny = Callable[..., Scenario]
 
 FOUR_BYTES = 4
+#: Of the built-in model.
+WIDTH = 128
 NAMES = {"ceil": math.ceil, "log2": math.log2}
 
 
@@ -58,7 +60,12 @@ def test_bytes_are_those_of_the_table(
     )
     done = simulate(scenario)
     assert verify(done.files).findings == ()
-    layers = dict(build_system(scenario).workload.layout.layers)
+    workload = build_system(scenario).workload
+    layers = dict(workload.sent.layers)
+    # Every job is two steps of two examples of 32 tokens; labels are 4 bytes each.
+    token = FOUR_BYTES * eval(method.per_token, {}, {"d": WIDTH})
+    step_down = 2 * 2 * 32 * token
+    step_up = step_down + 2 * 2 * 32 * FOUR_BYTES * (token > 0)
     dense = sum(d_in * d_out for d_in, d_out in layers.values())
     timeline = done.files.table("timeline.csv")
     rank = done.files.table("plan.csv")["rank"].to_numpy()
@@ -70,7 +77,7 @@ def test_bytes_are_those_of_the_table(
         up = 0
         for k in rank[device].tolist():
             up += FOUR_BYTES * per_layer(method.up, layers, k=k, r=16, round=number)
-            up += per_layer(method.up_bits, layers, k=k, r=16) // 8
+            up += per_layer(method.up_bits, layers, k=k, r=16) // 8 + step_up
         assert row["bytes_up"] == up
         if downlink == "broadcast":
             down = per_layer(method.down, layers, r=16, round=number) + min(merged - heard, dense)
@@ -82,10 +89,9 @@ def test_bytes_are_those_of_the_table(
                 known = {"r": held, "k": int(rank[n]), "round": number}
                 down += per_layer(method.down, layers, **known) + min(merged - has[n], dense)
                 has[n] = merged
-        assert row["bytes_down"] == FOUR_BYTES * down
+        assert row["bytes_down"] == FOUR_BYTES * down + step_down * len(device)
         merged += per_layer(method.merged, layers, K=int(rank[device].sum()))
         served = of_round.query("phase == 'aggregate'")
-        workload = build_system(scenario).workload
         flops = method.server_flops(workload.layout, 16, rank[device].tolist())
         lasts = float((served["end_s"] - served["start_s"]).iloc[0])
         assert lasts == pytest.approx(0.1 + flops / 1e9, rel=1e-9)
