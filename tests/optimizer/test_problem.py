@@ -90,7 +90,7 @@ def test_each_device_has_bits_of_its_own(make_problem):
     )
     rank, order = np.array([1, 2, 3, 4]), np.array([3, 0, 2])
     slope = rank * p.bits_per_rank
-    np.testing.assert_allclose(p.upload_bits(rank), [0.0, 1e5, 2e6, 3e7] + slope)
+    np.testing.assert_allclose(p.upload_bits(rank), np.add([0.0, 1e5, 2e6, 3e7], slope))
     np.testing.assert_allclose(p.upload_bits(rank[order], order), p.upload_bits(rank)[order])
     np.testing.assert_allclose(p.download_s(rank), [4.0, 0.0, 2.0, 1.0])
 
