@@ -108,10 +108,6 @@ def build_system(scenario: Scenario) -> System:
     completion = _completion(world)
     download_bps = _download_bps(scenario, start)
     exchange = workload.expected_exchange(scenario.lora.rank)
-    down_bits = cost.download_bits_fixed + exchange.down_bits
-    if download_bps is not None:
-        # The server's arithmetic keeps a device waiting like bits that the downlink sends it.
-        down_bits = down_bits + exchange.flops / scenario.schedule.server_flops * download_bps
     try:
         problem = Problem(
             weight=workload.weight,
@@ -135,7 +131,7 @@ def build_system(scenario: Scenario) -> System:
             completion=completion,
             cell=start.cell,
             download_bps=download_bps,
-            fixed_down_bits=down_bits,
+            fixed_down_bits=_down_bits(scenario, workload, download_bps),
             down_bits_per_rank=float(cost.download_bits_per_rank),
             deadline_s=math.inf if policy.deadline_s is None else policy.deadline_s,
             energy_limit_j=np.full(
@@ -171,13 +167,15 @@ def problem_at(system: System, time_s: float) -> tuple[Problem, LinkState]:
     there = world.availability.share(np.arange(len(channel)))
     # Whoever has walked out of reach for now is planned as barely within it.
     completion = there * np.maximum(state.sends_probability, LEAST_PROBABILITY)
+    download_bps = _download_bps(system.scenario, state)
     return replace(
         problem,
         link=planning_link(channel, state),
         completion=completion,
         min_probability=np.minimum(_least_probability(system.scenario.policy, completion), 1.0),
         cell=state.cell,
-        download_bps=_download_bps(system.scenario, state),
+        download_bps=download_bps,
+        fixed_down_bits=_down_bits(system.scenario, system.workload, download_bps),
     ), state
 
 
@@ -186,6 +184,18 @@ def _download_bps(scenario: Scenario, state: LinkState) -> NDArray[np.float64] |
     if scenario.radio.downlink != "unicast":
         return None
     return state.downlink.rate(scenario.radio.downlink_bandwidth_hz)
+
+
+def _down_bits(
+    scenario: Scenario, workload: Workload, download_bps: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Bits (N,) of the devices' own downloads at rank zero, with what their local steps bring."""
+    exchange = workload.expected_exchange(scenario.lora.rank)
+    bits = np.asarray(workload.cost.download_bits_fixed + exchange.down_bits)
+    if download_bps is None:
+        return bits
+    # The server's arithmetic keeps a device waiting like bits that the downlink sends it.
+    return np.asarray(bits + exchange.flops / scenario.schedule.server_flops * download_bps)
 
 
 def _least_probability(

@@ -62,8 +62,8 @@ class LoRAFAIR(Method):
             gram = a @ a.T
             size = gram.diagonal().mean()
             gram += self.penalty_weight * size * torch.eye(len(a), dtype=a.dtype, device=a.device)
-            # Least squares, as rows of A that nobody has moved may depend on each other.
-            adapter.b[name] += torch.linalg.lstsq(gram, right.T).solution.T
+            # A pseudo-inverse, as rows of A that nobody has moved may depend on each other.
+            adapter.b[name] += right @ torch.linalg.pinv(gram, hermitian=True)
 
     def server_flops(self, layout: Layout, rank: int, ranks: Sequence[int]) -> float:
         """Means, r x r products per device, and a solution for every row of B."""

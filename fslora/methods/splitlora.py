@@ -11,9 +11,9 @@ number, so that training and merge are FedIT's: only time, traffic and memory di
 With b examples of l tokens and width d, each step takes b l d numbers and the labels up, 4 bytes
 per token or, for classes, per example, and b l d numbers down; of each adapted layer of the first c
 blocks r n numbers go up and r n down per round, nothing of the others and of the head. Tokens are
-those of the examples without padding, as the arithmetic counts them. Labels leave the device: the
-method keeps the text private at most, not what is predicted of it, and for a causal language model
-that is the text.
+those of the examples without padding, as the arithmetic counts them. Labels leave the device, and
+for a causal language model they are the text itself. A gradient is clipped by its norm over both
+parts; the one number each way that this takes in a step is not counted.
 
 Departures from the paper, of which only the abstract and the authors' code were read: every device
 has a copy of the server's factors for the round (SplitFed's first version), where the code lets

@@ -15,7 +15,8 @@ class ScheduleChoice(Section):
     overhead_s: Positive = 0.1
     """Signalling and aggregation per round (s)."""
     server_flops: Positive = 1e13
-    """Speed at which the server does the arithmetic of a merge, on top of the overhead (FLOP/s)."""
+    """Speed at which the server does the arithmetic of a merge, on top of the overhead, and, for
+    each cell, its part of local steps where a method cuts the model (FLOP/s)."""
 
 
 class Synchronous(ScheduleChoice):

@@ -115,6 +115,24 @@ def test_bound_holds_for_several_cells_and_downloads(make_problem, cells):
         assert 0 < lower_bound(p).value_s <= best_of_a_grid(p)
 
 
+@pytest.mark.parametrize("allocation", ["equal-finish", "time-division"])
+def test_bound_holds_for_devices_of_unlike_traffic(make_problem, allocation):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        p = make_problem(
+            3,
+            seed,
+            seed % 2 == 1,
+            rank=4,
+            rank_cap=[4, 2, 3],
+            allocation=allocation,
+            fixed_bits=rng.uniform(0, 3e7, 3),
+            download_bps=np.full(3, 2e6),
+            fixed_down_bits=rng.uniform(0, 1e7, 3),
+        )
+        assert 0 < lower_bound(p).value_s <= best_of_a_grid(p)
+
+
 def test_one_device_is_the_closed_form(make_problem):
     """(c0 + c1 / q)(T_oh + q T_1) is least at q = sqrt(c1 T_oh / (c0 T_1))."""
     p = make_problem(

@@ -45,6 +45,8 @@ def test_bad_field_is_named(make_problem, field, value):
 def test_an_upload_without_bits_is_refused(make_problem):
     with pytest.raises(ValueError, match="bits_per_rank"):
         make_problem(3, 0, fixed_bits=0.0, bits_per_rank=0.0)
+    with pytest.raises(ValueError, match="bits_per_rank"):
+        make_problem(3, 0, fixed_bits=[1.0, 0.0, 1.0], bits_per_rank=0.0)
 
 
 @pytest.mark.parametrize("field", ["base", "sampling", "rank_exponent"])
@@ -75,6 +77,22 @@ def test_time_and_bits_are_affine_in_the_rank(make_problem):
     ranks = np.array([[1, 1, 1, 1], [2, 3, 4, 5]])
     np.testing.assert_allclose(p.compute_s(ranks), p.compute_base_s + ranks * p.compute_per_rank_s)
     np.testing.assert_allclose(p.upload_bits(ranks), 1e4 + ranks * p.bits_per_rank)
+
+
+def test_each_device_has_bits_of_its_own(make_problem):
+    """Told apart where ranks of some devices are given, in whatever order."""
+    p = make_problem(
+        4,
+        0,
+        fixed_bits=[0.0, 1e5, 2e6, 3e7],
+        download_bps=np.full(4, 1e6),
+        fixed_down_bits=[4e6, 0.0, 2e6, 1e6],
+    )
+    rank, order = np.array([1, 2, 3, 4]), np.array([3, 0, 2])
+    slope = rank * p.bits_per_rank
+    np.testing.assert_allclose(p.upload_bits(rank), np.add([0.0, 1e5, 2e6, 3e7], slope))
+    np.testing.assert_allclose(p.upload_bits(rank[order], order), p.upload_bits(rank)[order])
+    np.testing.assert_allclose(p.download_s(rank), [4.0, 0.0, 2.0, 1.0])
 
 
 def test_the_unit_of_the_gradients_does_not_matter(make_problem):
