@@ -50,7 +50,7 @@ def run_until(
     found = blocks(model.model)
     if len(found) < 2:
         raise CutError(
-            f"a {model.model.config.model_type} model has no two blocks that it could be cut "
+            f"{model.model.config.model_type} models have no two blocks that they could be cut "
             "between; choose method fedit"
         )
     if count >= len(found):
