@@ -85,6 +85,8 @@ class Crowd:
                 "min_probability",
                 "completion",
                 "energy_limit_j",
+                "fixed_bits",
+                "fixed_down_bits",
                 "compute_power_w",
                 "transmit_power_w",
             )
