@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from fslora.analog import Air
 from fslora.base_weights import BaseWeights
 from fslora.batches import Batches
 from fslora.compression import WHOLE, Compression, compressed
@@ -274,7 +275,11 @@ class Learner:
         return [updates[place] for place in range(len(jobs))]
 
     def aggregate(
-        self, updates: Sequence[Update], weight: Sequence[float], round_index: int = 1
+        self,
+        updates: Sequence[Update],
+        weight: Sequence[float],
+        round_index: int = 1,
+        air: Air | None = None,
     ) -> None:
         """Merge the updates with aggregation weights v_n into the global state.
 
@@ -284,8 +289,13 @@ class Learner:
             (M,) updates and their weights.
         round_index
             Number of the merge, for methods that draw.
+        air
+            What adds the updates up, with some noise; None if each arrives by itself.
         """
         self._keep_personal(updates)
+        if air is not None and updates:
+            noise = air.noise(self.adapter, self.method, updates, weight)
+            updates, weight = [*updates, noise], [*weight, 1.0]
         state = GlobalState(self.adapter, self.base, self.lora.scale, self.seed, round_index)
         self.server.merge(state, updates, weight)
 

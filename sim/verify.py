@@ -325,7 +325,12 @@ def _traffic(
         ]
     )
     phase = (sent.round[tries.sent] - 1) % method.phases
-    size = (sent.rank[tries.sent] * per_rank[phase] + fixed * number_bits) // 8
+    analog = scenario.radio.uplink.name == "analog"
+    ranks = np.full(len(tries), rank) if analog else sent.rank[tries.sent]
+    bits = ranks * per_rank[phase] + fixed * number_bits
+    if analog:  # two numbers a symbol
+        bits = -(-bits // (2 * number_bits)) * 2 * number_bits
+    size = bits // 8
     wrong = (tries.outcome == DONE) & (tries.bytes != size)
     yield from where(
         "timeline.csv",

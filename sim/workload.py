@@ -226,7 +226,7 @@ def _build(scenario: Scenario) -> Workload:
         lora,
         _local(scenario),
         method,
-        _costs(card, method, lora.rank),
+        _costs(scenario, card, method, lora.rank),
         tokenizer.pad_token,
     )
 
@@ -319,12 +319,15 @@ def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
         raise InputError(f"lora.targets = {choice.targets}: {error}") from None
 
 
-def _costs(card: Card, method: Method, rank: int) -> tuple[AdapterCost, ...]:
+def _costs(scenario: Scenario, card: Card, method: Method, rank: int) -> tuple[AdapterCost, ...]:
     """The card's costs, with what depends on the global rank."""
     names = method.index_bits(rank) * len(card.layout.layers)
     costs = [
         replace(cost, upload_bits_per_rank=cost.upload_bits_per_rank + names) for cost in card.costs
     ]
+    if scenario.radio.uplink.name == "analog":
+        number_bits = NUMBER_BITS[scenario.method.number_format]
+        costs = [cost.sending_all(rank, number_bits) for cost in costs]
     return tuple(cost.training_all(rank) if method.trains_all else cost for cost in costs)
 
 

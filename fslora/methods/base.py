@@ -181,6 +181,9 @@ class Method(ABC):
     additive
         Whether the merge adds a weighted sum of changes to the factors, so that any server
         optimizer and asynchronous schedules go with it.
+    sums
+        Whether the merge is nothing but that sum, on ranks that the server knows beforehand, so
+        that it does not need to see one change by itself.
     trains_all
         Whether a device gets and trains all r ranks, and sends k of them: see `sent`.
     phases
@@ -200,6 +203,7 @@ class Method(ABC):
     down: ClassVar[str] = "r * (d_in + d_out)"
     merged: ClassVar[str] = "0"
     additive: ClassVar[bool] = True
+    sums: ClassVar[bool] = False
     trains_all: ClassVar[bool] = False
     phases: ClassVar[int] = 1
     personal: ClassVar[tuple[Part, ...]] = ()
