@@ -1,4 +1,4 @@
-"""Sums over the air: the digital merge but for noise whose power is what the devices' powers allow."""
+"""Sums over the air: the digital merge, but for noise as strong as the devices' powers allow."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fslora.analog import Air, held
+from fslora.cost import AdapterCost
 from fslora.lora import Adapter
 from fslora.methods import METHODS, Job, Update
 from fslora.server import ServerOptimizer, named_tensors
@@ -190,3 +191,12 @@ def test_nobody_on_the_air_changes_nothing(make_learner: Make) -> None:
     began = copied(learner.adapter)
     learner.aggregate([], [], 1, Air((), 5))
     assert all(torch.equal(v, began[n]) for n, v in named_tensors(learner.adapter).items())
+
+
+@pytest.mark.parametrize(("fixed", "symbols"), [(0, 24), (1, 25), (2, 25)])
+def test_two_numbers_make_a_symbol(fixed: int, symbols: int) -> None:
+    """The last symbol may carry one."""
+    memory = (0, 0, 0)
+    cost = AdapterCost(16.0 * fixed, 16.0 * 8, 0.0, 0.0, (0.0,), (0.0,), *memory)
+    sent = cost.sending_all(RANK, 16)
+    assert sent.upload_bits([1, 3, RANK]).tolist() == [32.0 * symbols] * 3
