@@ -118,6 +118,15 @@ class AdapterCost:
             training_bytes_per_rank=self.training_bytes_per_rank - held_bytes,
         )
 
+    def sending_all(self, rank: int, number_bits: int) -> Self:
+        """The same for devices that send the numbers of all `rank` ranks two by two, zeros for
+        those that they do not hold.
+        """
+        pairs = -(-self.upload_bits(rank) // (2 * number_bits))
+        return replace(
+            self, upload_bits_fixed=float(2 * number_bits * pairs), upload_bits_per_rank=0.0
+        )
+
     def upload_bits(self, rank: ArrayLike) -> NDArray[np.float64]:
         """Upload in bits at the given ranks."""
         return self.upload_bits_fixed + np.asarray(rank) * float(self.upload_bits_per_rank)

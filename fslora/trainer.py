@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from fslora.analog import Air
 from fslora.base_weights import BaseWeights
 from fslora.batches import Batches
 from fslora.compression import WHOLE, Compression, compressed
@@ -287,7 +288,11 @@ class Learner:
         return [updates[place] for place in range(len(jobs))]
 
     def aggregate(
-        self, updates: Sequence[Update], weight: Sequence[float], round_index: int = 1
+        self,
+        updates: Sequence[Update],
+        weight: Sequence[float],
+        round_index: int = 1,
+        air: Air | None = None,
     ) -> None:
         """Merge the updates with aggregation weights v_n into the global state.
 
@@ -297,8 +302,13 @@ class Learner:
             (M,) updates and their weights.
         round_index
             Number of the merge, for methods that draw.
+        air
+            What adds the updates up, with some noise; None if each arrives by itself.
         """
         self._keep_personal(updates)
+        if air is not None and updates:
+            noise = air.noise(self.adapter, self.method, updates, weight)
+            updates, weight = [*updates, noise], [*weight, 1.0]
         self.server.merge(self._state(round_index), updates, weight)
 
     def _state(self, round_index: int = 1) -> GlobalState:

@@ -15,7 +15,7 @@ from sim.part_rows import Attempts
 from sim.sent import FloatArray, IntArray, Sent
 from sim.system import System
 from wireless.link import linear_efficiency, linear_power
-from wireless.spectrum import EqualSplit, TimeDivision
+from wireless.spectrum import EqualSplit, OverTheAir, TimeDivision
 
 _UP = 1 + TOLERANCE
 _TIMELINE, _SPECTRUM, _PIECES = "timeline.csv", "spectrum.csv", "pieces.csv"
@@ -35,12 +35,15 @@ class Sharing:
         Whether it may hold no band for a while.
     even
         Whether whoever sends holds the same part of the whole band.
+    together
+        Whether all who send hold the whole band at once.
     """
 
     same_link: bool
     steady: bool
     stalls: bool
     even: bool
+    together: bool
 
     @classmethod
     def of(cls, system: System) -> Sharing:
@@ -57,6 +60,7 @@ class Sharing:
             constant and (rule.reserves or serial),
             not free,
             isinstance(rule, EqualSplit) and free and at_once,
+            isinstance(rule, OverTheAir),
         )
 
 
@@ -152,6 +156,10 @@ def _cell(
     begin_s, end_s = tries.start_s[mine], tries.end_s[mine]
     yield from _active(sharing, rows, time_s, active, begin_s, end_s)
     if not len(time_s):
+        return
+    if sharing.together:
+        wanted = np.where(active > 0, _most_hz(system), 0.0)
+        yield from where(_SPECTRUM, rows, differs(in_use, wanted), "is not the whole band")
         return
     yield from _busy_periods(system, rows, tries, mine)
     if sharing.even:
@@ -332,6 +340,8 @@ def _sum_of_pieces(
     held = np.append(0.0, np.cumsum(np.concatenate([hz, -hz])[order]))[place]
     one = np.ones(len(hz), dtype=np.int64)
     count = np.append(0, np.cumsum(np.concatenate([one, -one])[order]))[place]
+    if Sharing.of(system).together:
+        held = held / np.maximum(count, 1)
     wrong = differs(rows["bandwidth_in_use_hz"].to_numpy(), held, _most_hz(system) * TOLERANCE)
     yield from where(_SPECTRUM, rows, wrong, "the pieces at this time hold another band")
     wrong = rows["active"].to_numpy() != count

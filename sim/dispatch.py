@@ -57,7 +57,7 @@ class Batch:
         (M,) seconds after `heard_s` at which they begin to compute, and for how long they do.
     compute_w, transmit_w
         (M,) powers drawn while computing, and radiated at full power, averaged over the uplink's
-        share of the time.
+        share of the time; over an analog uplink more, by the rounds in which the device is silent.
     bits
         (M,) what they send.
     fails_s
@@ -207,7 +207,10 @@ class Dispatcher:
             charge_j = self._battery.left_j[device]
         if system.scenario.failures.departures:
             leaves_s = system.world.availability.next_unavailable(device, start_s)
-        compute_w = system.fleet.compute_power_w[device]
+        compute_w, transmit_w = system.fleet.compute_power_w[device], self._transmit_w[device]
+        if system.fleet.channel.radio.analog is not None:
+            # Their limit is a mean in which the rounds of silence count.
+            transmit_w = transmit_w / state.sends_probability
         if self._may_fail:
             lives_s = self._lives_s(device, dispatch, compute_w, charge_j)
             begin_s = heard_s + after_s
@@ -232,7 +235,7 @@ class Dispatcher:
             after_s,
             compute_s,
             compute_w,
-            self._transmit_w[device],
+            transmit_w,
             system.workload.cost_of(round_index).upload_bits(cohort.rank) + exchange.up_bits,
             fails_s,
             leaves_s,

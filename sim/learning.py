@@ -80,7 +80,7 @@ class Training:
             updates = learner.train(jobs, version if self._asynchronous else None)
             if merge.mixing is not None:
                 learner.mix(version[0], merge.mixing)
-            learner.aggregate(updates, merge.weight.tolist(), number)
+            learner.aggregate(updates, merge.weight.tolist(), number, merge.air)
             rows = update_rows(number, updates, merge.weight)
         if self._asynchronous:
             learner.keep(number)

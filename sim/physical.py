@@ -12,6 +12,8 @@ from sim.errors import InputError
 from sim.scenario import Scenario
 from sim.sections import fleet as chosen
 from sim.sections import radio as links
+from sim.sections.base import NUMBER_BITS
+from wireless.analog import Analog
 from wireless.availability import AlwaysOn, Availability, Diurnal, Markov, TraceAvailability
 from wireless.compute import speed_from_tokens
 from wireless.devices import PRESETS, DevicePreset
@@ -22,7 +24,7 @@ from wireless.mobility import Linear, RandomWaypoint, Static
 from wireless.nr import whole_blocks
 from wireless.propagation import ENVIRONMENTS
 from wireless.radio import Fading, PowerControl, RadioParameters
-from wireless.spectrum import RULES, Rule
+from wireless.spectrum import RULES, OverTheAir, Rule
 from wireless.spectrum.rule import Whole
 from wireless.trace_files import (
     read_availability_trace,
@@ -99,7 +101,7 @@ def build_world(scenario: Scenario, flops_per_token: float) -> World:
         fleet,
         tuple(kind.name for kind in kinds),
         _availability(scenario),
-        RULES[scenario.radio.allocation],
+        OverTheAir() if radio.analog is not None else RULES[scenario.radio.allocation],
         None if block_hz is None else partial(whole_blocks, block_hz=block_hz),
         _steps("radio.bandwidth_trace", scenario.radio.bandwidth_trace, read_bandwidth_trace),
         _steps("fleet.compute_trace", choice.compute_trace, read_compute_trace),
@@ -145,6 +147,7 @@ def radio_parameters(scenario: Scenario) -> RadioParameters:
             layout=(None if cells is None else Layout(cells.rings, cells.inter_site_m, cells.wrap)),
             load=1.0 if cells is None else cells.load,
             senders=1.0 if cells is None else cells.senders,
+            analog=_analog(scenario),
         )
     except ValueError as error:
         message = str(error)
@@ -171,6 +174,13 @@ def _environment(choice: Any) -> Any:
 def _fading(choice: Any) -> Fading:
     given = choice.model_dump()
     return Fading(given.pop("name"), **given)
+
+
+def _analog(scenario: Scenario) -> Analog | None:
+    uplink = scenario.radio.uplink
+    if not isinstance(uplink, links.AnalogChoice):
+        return None
+    return Analog(uplink.threshold, NUMBER_BITS[scenario.method.number_format])
 
 
 def _efficiency(choice: Any) -> Efficiency:

@@ -84,7 +84,7 @@ def foretell(
     """
     world, members = system.world, len(batch)
     if not members:
-        return Foretold(0.0, np.zeros(0) if world.rule.reserves else None)
+        return Foretold(system.slot_s(batch.round), np.zeros(0) if world.rule.reserves else None)
     if share == 1.0 and world.whole is None and not world.rule.reserves:
         cell = None if not batch.cell.any() else batch.cell
         ready_s = batch.after_s + batch.compute_s

@@ -294,7 +294,9 @@ def plan_columns(
         changed = (plan.rank != before.rank) | (plan.probability != before.probability)
     device = np.flatnonzero(changed)
     band = np.zeros(problem.devices)
-    if len(device):
+    if system.fleet.channel.radio.analog is not None:
+        band[:] = problem.bandwidth_hz
+    elif len(device):
         seed = streams.key(system.scenario.seed, "plan")
         band = expected_bandwidth(problem, plan.rank, plan.probability, seed)
     values = (
@@ -303,7 +305,7 @@ def plan_columns(
         plan.rank[device],
         plan.probability[device],
         problem.compute_s(plan.rank)[device],
-        problem.upload_bits(plan.rank)[device],
+        system.workload.cost.upload_bits(plan.rank)[device],
         band[device],
     )
     return dict(zip(columns(PlanRow), values, strict=True))

@@ -15,7 +15,7 @@ from sim.sections.fleet import FleetChoice
 from sim.sections.learning import SYNTHETIC, Data, Lora, Model, Training
 from sim.sections.method import AnyMethod, FSLoRA, HetLoRA, HierFedLoRA
 from sim.sections.policy import AnyPolicy, Joint
-from sim.sections.radio import Radio
+from sim.sections.radio import PerRound, Radio
 from sim.sections.schedule import AnySchedule, Asynchronous, Deadline, Failures, Synchronous
 from wireless.spectrum import RULES
 
@@ -29,7 +29,7 @@ SHORT_FORMS = MappingProxyType(
     {
         **dict.fromkeys(_BY_NAME, "name"),
         **dict.fromkeys(
-            ("environment", "modulation", "fading", "availability", "mobility"), "name"
+            ("environment", "modulation", "fading", "uplink", "availability", "mobility"), "name"
         ),
         **dict.fromkeys(("bandwidth_trace", "compute_trace"), "file"),
         "rounds": "model",
@@ -106,6 +106,7 @@ class Scenario(Section):
                 )
         self._schedule_fits()
         self._method_fits()
+        self._analog_fits()
         self._training_fits()
         if self.stop.at_target and self.stop.target is None:
             raise ValueError("stop.at_target = true: needs stop.target with metric and value")
@@ -199,6 +200,52 @@ class Scenario(Section):
                 "every local step, and lost are whole uploads; leave failures.losses out"
             )
 
+    def _analog_fits(self) -> None:
+        """Refuse what does not go with a sum over the air."""
+        radio, fading, fleet = self.radio, self.radio.fading, self.fleet
+        if radio.uplink.name != "analog":
+            return
+        sums = [name for name, method in METHODS.items() if method.sums]
+        plain = Radio()
+        choices = (
+            ("schedule.name", self.schedule.name, ("synchronous",), "all send at the same time"),
+            ("method.name", self.method.name, sums, "the server sees no update by itself"),
+            ("radio.fading", fading.name, ("per-round", "none"), "one gain holds for a transfer"),
+        )
+        for key, value, fitting, why in choices:
+            if value not in fitting:
+                raise ValueError(
+                    f"{key} = '{value}': with radio.uplink = analog {why}; choose "
+                    f"{' or '.join(fitting)}"
+                )
+        for key, value, default, why in (
+            ("method.keep", self.method.keep, 1.0, "all send the same numbers"),
+            ("method.value_bits", self.method.value_bits, None, "numbers are sent as they are"),
+            ("policy.energy_limit_j", self.policy.energy_limit_j, None, "plans count no uploads"),
+            ("radio.cells", radio.cells, None, "there is one server that the sum arrives at"),
+            ("radio.power_control", radio.power_control, None, "power inverts the channel"),
+            ("radio.allocation", radio.allocation, plain.allocation, "no band is divided"),
+            ("radio.block_hz", radio.block_hz, None, "no band is divided"),
+            ("radio.reallocation_s", radio.reallocation_s, 0.0, "no band is divided"),
+            ("radio.bandwidth_trace", radio.bandwidth_trace, None, "symbols take the whole band"),
+            ("fleet.battery", fleet.battery, False, "nobody may drop out of the sum"),
+            *(
+                (f"failures.{key}", value, Failures.model_fields[key].default, "all have to send")
+                for key, value in self.failures
+            ),
+        ):
+            if value != default:
+                raise ValueError(
+                    f"{key} = {_short(value)}: with radio.uplink = analog {why}; leave it out"
+                )
+        outage = "outage_snr_db"
+        default_db = PerRound.model_fields[outage].default
+        if getattr(fading, outage, default_db) != default_db:
+            raise ValueError(
+                f"radio.fading.{outage} = {getattr(fading, outage):g}: with radio.uplink = analog "
+                "radio.uplink.threshold takes its place; leave it out"
+            )
+
     def _training_fits(self) -> None:
         """Refuse training without text, and what goes by training where there is none."""
         if not self.training.timing_only:
@@ -259,6 +306,11 @@ class Scenario(Section):
                 f"schedule.concurrency = {concurrency}: at most fleet.devices = "
                 f"{self.fleet.devices}"
             )
+
+
+def _short(value: object) -> str:
+    """A value as messages show it."""
+    return repr(value.model_dump()) if isinstance(value, Section) else repr(value)
 
 
 def dump_scenario(scenario: Scenario) -> str:

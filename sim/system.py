@@ -21,6 +21,10 @@ from wireless.compute import compute_time_s, throttled_time_s
 from wireless.fleet import Fleet
 from wireless.planning import planning_link
 
+#: Upload that plans reckon with where the uplink is analog, whose time is overhead: they know no
+#: uploads of nothing, and of this one microseconds are left.
+_TOKEN_BITS = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class System:
@@ -66,6 +70,13 @@ class System:
         flops = method.server_flops(work.layout, self.scenario.lora.rank, rank.tolist())
         return flops / self.scenario.schedule.server_flops
 
+    def slot_s(self, round_index: int) -> float:
+        """Airtime of a round's sum over the air, which passes whoever sends; zero if digital."""
+        if self.world.fleet.channel.radio.analog is None:
+            return 0.0
+        bits = float(self.workload.cost_of(round_index).upload_bits(self.scenario.lora.rank))
+        return bits / float(self.solo_bps[0])
+
     def band_hz(self, time_s: float) -> float:
         """Uplink band of a cell at a moment."""
         if self.world.band is None:
@@ -100,6 +111,14 @@ def build_system(scenario: Scenario) -> System:
     none, full = (_compute_s(scenario, workload, world, k) for k in (0, scenario.lora.rank))
     policy = scenario.policy
     overhead_s = scenario.schedule.overhead_s + broadcast_s
+    exchange = workload.expected_exchange(scenario.lora.rank)
+    fixed_bits = cost.upload_bits_fixed + exchange.up_bits
+    link = planning_link(fleet.channel)
+    solo_bps = link.rate(_band_hz(world, radio.bandwidth_hz))
+    if fleet.channel.radio.analog is not None:
+        # The slot of the sum passes whoever sends. What is left for plans to divide is a token.
+        overhead_s += float(cost.upload_bits_fixed) / float(solo_bps[0])
+        fixed_bits = np.full(len(fleet), _TOKEN_BITS)
     if policy.deadline_s is not None and policy.deadline_s <= overhead_s:
         raise InputError(
             f"policy.deadline_s = {policy.deadline_s:g}: every round costs {overhead_s:.6g} s of "
@@ -107,7 +126,6 @@ def build_system(scenario: Scenario) -> System:
         )
     completion = _completion(world)
     download_bps = _download_bps(scenario, start)
-    exchange = workload.expected_exchange(scenario.lora.rank)
     try:
         problem = Problem(
             weight=workload.weight,
@@ -115,9 +133,9 @@ def build_system(scenario: Scenario) -> System:
             gradient_norm=np.ones(len(fleet)),
             compute_base_s=none,
             compute_per_rank_s=(full - none) / scenario.lora.rank,
-            fixed_bits=cost.upload_bits_fixed + exchange.up_bits,
+            fixed_bits=fixed_bits,
             bits_per_rank=float(cost.upload_bits_per_rank),
-            link=planning_link(fleet.channel),
+            link=link,
             bandwidth_hz=_band_hz(world, radio.bandwidth_hz),
             overhead_s=overhead_s,
             rank=scenario.lora.rank,
@@ -142,7 +160,6 @@ def build_system(scenario: Scenario) -> System:
         )
     except ValueError as error:
         raise InputError(f"the scenario cannot be planned: {error}") from None
-    solo_bps = problem.link.rate(problem.bandwidth_hz)
     return System(scenario, workload, world, broadcast_bps, broadcast_s, problem, solo_bps)
 
 

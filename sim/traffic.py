@@ -89,7 +89,11 @@ def traffic(
         ]
     )
     phase = (sent.round[tries.sent] - 1) % method.phases
-    bits = sent.rank[tries.sent] * per_rank[phase] + whole
+    analog = scenario.radio.uplink.name == "analog"
+    ranks = np.full(len(tries), rank) if analog else sent.rank[tries.sent]
+    bits = ranks * per_rank[phase] + whole
+    if analog:  # two numbers a symbol
+        bits = -(-bits // (2 * number_bits)) * 2 * number_bits
     exchanged = np.zeros(len(sent))
     if sent.batches:
         jobs = ((each.device, each.key, each.rank, each.round) for each in sent.batches)

@@ -250,7 +250,7 @@ def _build(scenario: Scenario) -> Workload:
         lora,
         _local(scenario),
         make_method(scenario),
-        card.costs,
+        _costs(scenario, card),
         tokenizer.pad_token,
     )
 
@@ -346,6 +346,14 @@ def _card(scenario: Scenario, classes: int, pad_token: int) -> Card:
         raise InputError(f"model.name = '{scenario.model.name}': {error}") from None
     except UnknownTarget as error:
         raise InputError(f"lora.targets = {choice.targets}: {error}") from None
+
+
+def _costs(scenario: Scenario, card: Card) -> tuple[AdapterCost, ...]:
+    """The card's costs; over the air a device sends all ranks, zeros where it has none."""
+    if scenario.radio.uplink.name != "analog":
+        return card.costs
+    rank, number_bits = scenario.lora.rank, NUMBER_BITS[scenario.method.number_format]
+    return tuple(cost.sending_all(rank, number_bits) for cost in card.costs)
 
 
 def _check_start(scenario: Scenario, layout: Layout, lora: LoraSpec) -> None:

@@ -167,6 +167,28 @@ class Channel:
         """Return the number of devices N."""
         return len(self.max_power_dbm)
 
+    def inverse_snr(self, state: LinkState) -> FloatArray:
+        """Return what the noise of an analog uplink goes by: see `Analog.inverse_snr`.
+
+        Parameters
+        ----------
+        state : LinkState
+            Of M devices.
+
+        Returns
+        -------
+        ndarray, shape (M,)
+
+        Raises
+        ------
+        ValueError
+            If the uplink is digital.
+        """
+        if self.radio.analog is None:
+            raise ValueError("the uplink is digital")
+        k_factor = _ratio(state.rician_k_db) if self.radio.fades else None
+        return self.radio.analog.inverse_snr(state.snr_db, k_factor)
+
     @property
     def changes(self) -> bool:
         """Whether links change in the course of time."""
@@ -307,6 +329,8 @@ class Channel:
         if radio.fading.kind == "per-round" and radio.fades:
             k_factor = _ratio(k_db)
             least = 10 ** ((radio.fading.outage_snr_db - snr_db) / 10)
+            if radio.analog is not None:
+                least = np.full(len(device), radio.analog.threshold)
             sends = 1 - fading.outage_probability(least, k_factor)
             now = self._fading(device, time_s, k_factor)
             outage = (now < least) | (sends < LEAST_PROBABILITY)

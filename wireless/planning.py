@@ -15,11 +15,11 @@ _STEPS = 30
 def planning_link(channel: Channel, state: LinkState | None = None) -> Link:
     """Return uplinks whose transfer times are the means over what fading leaves.
 
-    With ergodic rates or a constant channel they are the uplinks themselves, with block fading the
-    means over fading, which a transfer of many blocks comes near to. With fading per round,
-    a link without fading that takes as long for a bit over the whole band as the fading link does
-    in the mean over the rounds without outage (own derivation): the mean of one over the rate,
-    which an outage SNR keeps finite.
+    With ergodic rates, a constant channel or an analog uplink they are the uplinks themselves, with
+    block fading the means over fading, which a transfer of many blocks comes near to. With fading
+    per round, a link without fading that takes as long for a bit over the whole band as the fading
+    link does in the mean over the rounds without outage (own derivation): the mean of one over the
+    rate, which an outage SNR keeps finite.
 
     Parameters
     ----------
@@ -40,7 +40,8 @@ def planning_link(channel: Channel, state: LinkState | None = None) -> Link:
     planned (`docs/radio.md` has figures).
     """
     radio, start = channel.radio, channel.start if state is None else state
-    if radio.fading.kind not in ("per-round", "block") or not radio.fades:
+    fixed = radio.analog is not None or not radio.fades
+    if fixed or radio.fading.kind not in ("per-round", "block"):
         return start.uplink
     band = radio.bandwidth_hz
     headroom_db = channel.max_power_dbm - start.tx_power_dbm

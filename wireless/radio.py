@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from wireless.analog import Analog
 from wireless.efficiency import Efficiency, FittedNr, LinkAdaptation, Shannon
 from wireless.layout import Layout
 from wireless.nr import OVERHEAD
@@ -132,6 +133,9 @@ class RadioParameters:
     senders : float
         Mean number of devices that send at the same time in such a cell, each with its whole power
         on a part of the band, >= 0.
+    analog : Analog, optional
+        Over-the-air aggregation, with fading per round or none: the uplink's rate is that of its
+        numbers, and its threshold takes the place of the outage SNR. Digital if not given.
 
     Raises
     ------
@@ -164,6 +168,7 @@ class RadioParameters:
     layout: Layout | None = None
     load: float = 1.0
     senders: float = 1.0
+    analog: Analog | None = None
 
     def __post_init__(self) -> None:
         """Check every range and take the environment's heights."""
@@ -199,6 +204,11 @@ class RadioParameters:
             raise ValueError(
                 "fading must not be block with link adaptation, which sends nothing in a fade; "
                 "take another modulation"
+            )
+        if self.analog is not None and self.fading.kind not in ("per-round", "none"):
+            raise ValueError(
+                "fading must be per-round or none with an analog uplink, which inverts one gain "
+                f"for the whole transfer, got {self.fading.kind}"
             )
         if self.building not in ("low-loss", "high-loss"):
             raise ValueError(f"building must be low-loss or high-loss, got {self.building!r}")

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from wireless.efficiency import Efficiency
-from wireless.link import Link, make_link
+from wireless.link import LinearLink, Link, make_link
 from wireless.power_control import PowerControlledLink, knee_hz
 from wireless.radio import RadioParameters
 
@@ -48,7 +48,7 @@ def uplink(
     snr_bandwidth_hz: NDArray[np.float64],
     k_db: NDArray[np.float64] | None,
 ) -> Link:
-    """Return uplinks, with power control if the radio has it.
+    """Return uplinks, with power control if the radio has it; of analog ones the numbers' rates.
 
     Parameters
     ----------
@@ -65,6 +65,9 @@ def uplink(
     -------
     Link
     """
+    if radio.analog is not None:
+        share = radio.uplink_modem.share
+        return LinearLink(np.full(len(snr_bandwidth_hz), radio.analog.bps_hz * share))
     link = faded_link(radio, radio.uplink_modem, snr_bandwidth_hz, k_db)
     control = radio.power_control
     if control is None:

@@ -198,6 +198,9 @@ class Method(ABC):
     additive
         Whether the merge adds a weighted sum of changes to the factors, so that any server
         optimizer and asynchronous schedules go with it.
+    sums
+        Whether the merge is nothing but that sum, on ranks that the server knows beforehand, so
+        that it does not need to see one change by itself.
     holds_all
         Whether a device gets all r ranks and computes with them, and sends k of them: see `sent`.
     trains_all
@@ -225,6 +228,7 @@ class Method(ABC):
     merged: ClassVar[str] = "0"
     per_token: ClassVar[str] = "0"
     additive: ClassVar[bool] = True
+    sums: ClassVar[bool] = False
     holds_all: ClassVar[bool] = False
     trains_all: ClassVar[bool] = False
     phases: ClassVar[int] = 1

@@ -20,6 +20,7 @@ class FedIT(Method):
 
     name = "fedit"
     up = "r * (d_in + d_out)"
+    sums = True
 
     def accepts(self, rank: int, sketch_rank: int) -> bool:
         """Only k = r."""

@@ -29,6 +29,7 @@ class FedSALoRA(Method):
     name = "fedsa-lora"
     up = "r * d_in"
     down = "r * d_in"
+    sums = True
     personal: ClassVar[tuple[Part, ...]] = ("b",)
 
     def accepts(self, rank: int, sketch_rank: int) -> bool:

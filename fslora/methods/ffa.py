@@ -29,6 +29,7 @@ class FFALoRA(Method):
     name = "ffa-lora"
     up = "k * d_out"
     down = "r * d_out"
+    sums = True
 
     def slice(self, job: Job, adapter: Adapter, rank: int) -> Slice:  # noqa: ARG002
         """The first k ranks, A frozen."""

@@ -58,6 +58,7 @@ class FSLoRA(Method):
 
     indices: Indices = "random"
     name: ClassVar[str] = "fslora"
+    sums: ClassVar[bool] = True
 
     def slice(self, job: Job, adapter: Adapter, rank: int) -> Slice:
         """k ranks per layer by the rule, with a gain of r/k in the mean."""

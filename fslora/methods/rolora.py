@@ -32,6 +32,7 @@ class RoLoRA(Method):
     name = "rolora"
     up = "k * (d_out if round % 2 else d_in)"
     down = "r * (d_in if round % 2 else d_out)"
+    sums = True
     phases = 2
 
     def slice(self, job: Job, adapter: Adapter, rank: int) -> Slice:  # noqa: ARG002

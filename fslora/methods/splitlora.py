@@ -44,6 +44,7 @@ class SplitLoRA(FedIT):
     name: ClassVar[str] = "splitlora"
     per_token: ClassVar[str] = "d"
     unicast: ClassVar[bool] = True
+    sums: ClassVar[bool] = False
 
     @property
     def device_blocks(self) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from simpy import Event
 
+from fslora.analog import Air
 from sim.dispatch import Dispatcher
 from sim.network import Member
 from sim.system import System
@@ -47,6 +48,8 @@ class Merge:
     mixing
         Share of the device's own model in the global one, where models are mixed; None where
         changes are added.
+    air
+        What adds the updates up, where they are not sent one by one.
     """
 
     round: int
@@ -64,6 +67,7 @@ class Merge:
     deserted: bool
     cohort_s: float | None = None
     mixing: float | None = None
+    air: Air | None = None
 
     def __len__(self) -> int:
         """Return the number of updates M."""

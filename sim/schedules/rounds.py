@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from simpy import Event
 
+from fslora.analog import Air
 from sim.dispatch import Batch, Dispatcher
 from sim.errors import RunError
 from sim.network import Member, Network, Process
@@ -28,6 +29,7 @@ from sim.schedules.base import (
 )
 from sim.steering import Steering
 from sim.system import System
+from wireless import streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,8 @@ def run_rounds(
             network.drop(number, device)
         foretold = foretell(system, batch, system.band_hz(chance_s), closing.share, closing.after_s)
         members = network.send_out(batch, foretold.reserved_hz)
+        if not members:
+            yield from network.serve(number, "wait", clock.now + system.slot_s(number))
         yield waiting.for_(members, server.next_s)
         yield clock.moment_over()
         waiting.close(members)
@@ -124,8 +128,19 @@ def run_rounds(
                 number,
                 dispatcher.first_chance(clock.now) is None,
                 (batch.heard_s - start_s) + foretold.closed_after_s + server_s,
+                air=_air(system, batch, number),
             )
         )
+
+
+def _air(system: System, batch: Batch, number: int) -> Air | None:
+    """What the updates of a round are added up by, if that is the air."""
+    channel = system.fleet.channel
+    if channel.radio.analog is None:
+        return None
+    state = channel.at(batch.device, batch.sent_s)
+    key = streams.key(system.scenario.seed, "radio.analog", number)
+    return Air(tuple(channel.inverse_snr(state).tolist()), key)
 
 
 def _first_chance(dispatcher: Dispatcher, server: ServerFailures, time_s: float) -> float:

@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from sim.sections.base import Decibel, NonNegative, Positive, Section, by_name
+from wireless.analog import Analog
 from wireless.radio import Fading, PowerControl, RadioParameters
 
-_RADIO, _FADING, _POWER = RadioParameters(), Fading(), PowerControl()
+_RADIO, _FADING, _POWER, _ANALOG = RadioParameters(), Fading(), PowerControl(), Analog()
 
 Power = Annotated[float, Field(ge=-100, le=100)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -135,6 +136,23 @@ class Constant(Section):
     """none"""
 
 
+class Digital(Section):
+    """Bits of each device on its own, over the part of the band that it is given."""
+
+    name: Literal["digital"] = "digital"
+    """digital"""
+
+
+class AnalogChoice(Section):
+    """Over-the-air aggregation: all send at once, and the channel adds up what they send."""
+
+    name: Literal["analog"]
+    """analog"""
+    threshold: Annotated[float, Field(gt=0, le=1)] = _ANALOG.threshold
+    """Least fading power relative to its mean at which a device sends; with less it is silent for
+    the round."""
+
+
 class PowerControlChoice(Section):
     """Open-loop uplink power control of TS 38.213: P0 + alpha path loss in 180 kHz."""
 
@@ -223,6 +241,8 @@ class Radio(Section):
     uplink_share: Annotated[float, Field(ge=0.01, le=1)] = _RADIO.uplink_share
     """Share of the time that the uplink has: 1 for frequency-division duplex, less for
     time-division duplex, in which the downlink has the rest."""
+    uplink: Annotated[Digital | AnalogChoice, Field(discriminator="name")] = Digital()
+    """digital: each device's bits on their own; analog: one sum over the air, see docs/radio.md."""
     allocation: Literal[
         "equal-finish", "work-conserving", "equal-split", "proportional", "time-division"
     ] = "equal-finish"
@@ -241,7 +261,7 @@ class Radio(Section):
     """Uplink band over time, in the place of bandwidth_hz: a CSV file, or {file, period_s}; it
     changes in the middle of uploads, too; see docs/traces.md."""
 
-    @field_validator("environment", "modulation", "fading", mode="before")
+    @field_validator("environment", "modulation", "fading", "uplink", mode="before")
     @classmethod
     def _by_name(cls, value: Any) -> Any:
         return by_name(value)

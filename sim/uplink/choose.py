@@ -5,13 +5,22 @@ from __future__ import annotations
 import numpy as np
 
 from sim.clock import Clock
+from sim.uplink.analog import AnalogUplink
 from sim.uplink.base import OnChange, OnEnd, OnPiece, Uplink
 from sim.uplink.divided import DividedUplink
 from sim.uplink.reserved import ReservedUplink
 from sim.uplink.serial import SerialUplink
 from sim.uplink.shared import SharedUplink
 from wireless.link import Link, linear_efficiency, linear_power
-from wireless.spectrum import EqualSplit, Proportional, Rule, TimeDivision, Whole, WorkConserving
+from wireless.spectrum import (
+    EqualSplit,
+    OverTheAir,
+    Proportional,
+    Rule,
+    TimeDivision,
+    Whole,
+    WorkConserving,
+)
 
 
 def make_uplink(
@@ -32,6 +41,7 @@ def make_uplink(
     ============== =========================================================================
     uplink         taken when band and links are constant, and
     ============== =========================================================================
+    AnalogUplink   the rule is over-the-air
     ReservedUplink the rule reserves
     SerialUplink   the rule is time division, without a least time between divisions
     SharedUplink   the rule is equal split, proportional or work-conserving, every link of the
@@ -57,6 +67,8 @@ def make_uplink(
     """
     rest = (clock, band_hz, on_end, on_change, on_piece)
     at_once = reallocation_s == 0
+    if isinstance(rule, OverTheAir):
+        return AnalogUplink(*rest)
     if constant and rule.reserves:
         return ReservedUplink(*rest)
     if constant and at_once and isinstance(rule, TimeDivision):

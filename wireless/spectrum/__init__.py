@@ -13,6 +13,8 @@ proportional     divided by the work of the transfers, anew at every event
 time-division    one at a time over the whole band, first ready first
 ================ ==================================================================
 
+Beside them stands `OverTheAir`, under which nothing is divided: analog signals of all at once.
+
 An event is a device that becomes ready or finishes. On linear links the last four end at the same
 time, that of one transfer after the other; where bandwidth pays less and less, they differ, and
 time division and an equal split may end later than the static equal finish.
@@ -22,6 +24,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from wireless.spectrum.equal_split import EqualSplit
+from wireless.spectrum.over_the_air import OverTheAir
 from wireless.spectrum.proportional import Proportional
 from wireless.spectrum.rule import Rule, Transfers, Whole, solo_finish_time
 from wireless.spectrum.static import Allocation, EqualFinish, equal_finish, equal_finish_time
@@ -44,6 +47,7 @@ __all__ = [
     "Allocation",
     "EqualFinish",
     "EqualSplit",
+    "OverTheAir",
     "Proportional",
     "Rule",
     "TimeDivision",
