@@ -87,7 +87,7 @@ def test_init_explains_every_key(command: Command, tmp_path: Path) -> None:
         for above, line in itertools.pairwise(lines)
         if line.strip() and not line.lstrip().startswith("#") and not above.lstrip().startswith("#")
     ]
-    named = ("plain", "fslora", "always", "static", "fitted-nr", "ergodic")
+    named = ("plain", "fslora", "always", "static", "fitted-nr", "ergodic", "digital")
     chosen = [f"name: {name}" for name in named]
     assert bare == [*chosen, "model: progress", "name: joint", "name: synchronous"]
 
