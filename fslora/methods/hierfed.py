@@ -22,8 +22,8 @@ no broadcast.
 
 Departures from the paper, of which only the abstract could be read: its groups have tuning depths
 (blocks from the output that are trained) and frequencies of their own, which it adapts during
-training; ours train all blocks and have one frequency. Groups are logical, at one server, as
-nothing is said there of edge servers: a group's average takes a round like any other.
+training; ours train all adapted blocks and have one frequency. Groups are logical, at one server,
+as nothing is said there of edge servers: a group's average takes a round like any other.
 """
 
 from __future__ import annotations
