@@ -24,10 +24,12 @@ from fslora.data.dataset import Dataset
 from fslora.data.partition import Shards, label_histogram
 from fslora.evaluate import evaluate, mean_evaluation
 from fslora.grouping import TokenCost, plan_stacks
+from fslora.learner_state import check_state, numbers_of
 from fslora.local import LocalTraining
-from fslora.lora import Adapter, Layout, LoraSpec, is_core
+from fslora.lora import Adapter, Layout, LoraSpec
 from fslora.methods.base import GlobalState, Job, Method, Slice, Update
 from fslora.order import job_rows
+from fslora.own import own_after, own_names, starts
 from fslora.server import Server, ServerOptimizer, named_tensors
 from fslora.stack_training import StackTrainer
 from fslora.stacked import Stack, StackedModel
@@ -42,10 +44,6 @@ _PERSONAL_MODELS = 8
 
 class Diverged(ArithmeticError):
     """Training produced a loss that is not a finite number."""
-
-
-class StateError(ValueError):
-    """Tensors that are not the state of this learner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +236,14 @@ class Learner:
             been changed then.
         """
         shapes = named_tensors(self.adapter)
-        versions, devices = _numbers(state, "version"), _numbers(state, "own")
+        versions, devices = numbers_of(state, "version"), numbers_of(state, "own")
         parts = ["adapter", *self.server.moments, *(f"version.{number}" for number in versions)]
         wanted = {f"{part}.{name}": value for part in parts for name, value in shapes.items()}
-        kept = self._kept_names
+        kept = own_names(self.method, self.adapter)
         wanted |= {f"own.{n}.{name}": shapes[name] for n in devices for name in kept}
         layers = [name for name in self.adapter.a if f"base.{name}" in state]
         wanted |= {f"base.{name}": self.base.empty(name) for name in layers}
-        _check(state, wanted)
+        check_state(state, wanted)
         self.versions.clear()
         for number in versions:
             self.keep(number)
@@ -305,7 +303,10 @@ class Learner:
         air
             What adds the updates up, with some noise; None if each arrives by itself.
         """
-        self._keep_personal(updates)
+        kept = own_names(self.method, self.adapter)
+        if kept:
+            devices = [update.device for update in updates]
+            self.personal.update(own_after(kept, self.adapter, updates, self._begin(devices)))
         if air is not None and updates:
             noise = air.noise(self.adapter, self.method, updates, weight)
             updates, weight = [*updates, noise], [*weight, 1.0]
@@ -323,40 +324,9 @@ class Learner:
             self.samples,
         )
 
-    @property
-    def _kept_names(self) -> list[str]:
-        """Which tensors there are device by device: personal factors, and cores."""
-        return [
-            name
-            for name in named_tensors(self.adapter)
-            if name.split(".")[0] in self.method.personal or is_core(name)
-        ]
-
     def _begin(self, devices: Sequence[int]) -> list[Mapping[str, Tensor]]:
-        """What devices start from in the place of the global state; it came over the air, but for
-        what stays on them."""
-        stays = self.method.personal
-        return [
-            {n: v if n.split(".")[0] in stays else self._over_the_wire(v) for n, v in own.items()}
-            for own in self.method.begin(devices, self._state())
-        ]
-
-    def _keep_personal(self, updates: Sequence[Update]) -> None:
-        """Keep what there is device by device, as it is after these updates."""
-        kept = self._kept_names
-        if not kept:
-            return
-        common = named_tensors(self.adapter)
-        # All start from what was kept before any of them ended.
-        starts = self._begin([update.device for update in updates])
-        after: dict[int, dict[str, Tensor]] = {}
-        for update, start in zip(updates, starts, strict=True):
-            change = named_tensors(Adapter(update.delta_a, update.delta_b, update.delta_head))
-            before = after.get(update.device, start)
-            after[update.device] = {
-                name: before.get(name, common[name]) + change[name] for name in kept
-            }
-        self.personal.update(after)
+        """What devices start from in the place of the global state."""
+        return starts(self.method, self._state(), devices, self._over_the_wire)
 
     def evaluate(self) -> Evaluation:
         """Held-out loss and metric of the full global state.
@@ -478,26 +448,6 @@ class Learner:
     def _token_cost(self) -> TokenCost:
         """Products of one token: two with each frozen weight, three with each trained number."""
         return TokenCost(4.0 * self.model.frozen_weights, 6.0 * self.model.layout.numbers_per_rank)
-
-
-def _numbers(state: Mapping[str, Tensor], part: str) -> list[int]:
-    """Numbers that occur in the names PART.NUMBER.TENSOR, ascending."""
-    found = (name.split(".")[1] for name in state if name.startswith(f"{part}."))
-    return sorted({int(number) for number in found if number.isdecimal()})
-
-
-def _check(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuse a state whose tensors are not of the wanted names, shapes and number formats."""
-    for name in sorted(wanted.keys() ^ state.keys()):
-        word = "is missing" if name in wanted else "is not part of this learner"
-        raise StateError(f"tensor {name} {word}")
-    for name, value in wanted.items():
-        found = state[name]
-        if found.shape != value.shape or found.dtype != value.dtype:
-            raise StateError(
-                f"tensor {name} is {tuple(found.shape)} in {found.dtype}, "
-                f"wanted {tuple(value.shape)} in {value.dtype}"
-            )
 
 
 def _narrowed(values: Tensor, rank: Sequence[int], axis: int) -> list[Tensor]:

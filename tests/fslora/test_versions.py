@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from fslora.learner_state import StateError
 from fslora.local import LocalTraining
 from fslora.methods import Job, Update
 from fslora.server import ServerOptimizer, ServerRule, named_tensors
-from fslora.trainer import Learner, StateError
+from fslora.trainer import Learner
 
 Make = Callable[..., Learner]
 JOBS = [Job(0, 6, 1), Job(3, 2, 2), Job(1, 3, 3), Job(2, 1, 4)]
