@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from sim.findings import TOLERANCE, Finding, compare, compare_table
+from sim.findings import TOLERANCE, Finding, compare, compare_table, where
 from sim.parts import Parts
 from sim.replay import Replay
 from sim.system import System
@@ -35,6 +35,19 @@ def rounds_and_updates(
         updates = updates[updates["round"] < len(told.rounds)]
     rows = columns_of([*oracle, *told.updates], UpdateRow)
     yield from compare_table("updates.csv", updates, rows, ["round", "device"])
+
+
+def ranks_kept(system: System, updates: pd.DataFrame) -> Iterator[Finding]:
+    """Devices keep all their ranks or what the method leaves them, and say so if it prunes."""
+    method = system.workload.method
+    left = {rank: method.left(rank) for rank in updates["rank"].unique().tolist()}
+    least = updates["rank"].map(left).to_numpy(dtype=np.float64)
+    kept, rank = updates["rank_kept"].to_numpy(dtype=np.float64), updates["rank"].to_numpy()
+    silent = np.isnan(least) | (updates["round"] == 0).to_numpy()
+    wrong = np.where(silent, ~np.isnan(kept), (kept != rank) & (kept != least))
+    yield from where(
+        "updates.csv", updates, wrong, "device {device} of rank {rank} cannot keep {rank_kept}"
+    )
 
 
 def columns_of(rows: list[Any], row: type[Any]) -> dict[str, NDArray[Any]]:

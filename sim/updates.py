@@ -49,7 +49,7 @@ def update_rows(
             None if weight is None else float(weight[m]),
             update.loss,
             update_norm(update),
-            update.rank_kept,
+            None if weight is None else update.rank_kept,
         )
         for m, update in enumerate(updates)
     ]

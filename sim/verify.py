@@ -43,7 +43,7 @@ from sim.planning import with_norms
 from sim.plans_on_disk import BadPlan, PlansOnDisk
 from sim.records import device_columns, label_rows, tables_of
 from sim.replay import Recorded, replay
-from sim.replayed import Mask, columns_of, rounds_and_updates, served_as_asked
+from sim.replayed import Mask, columns_of, ranks_kept, rounds_and_updates, served_as_asked
 from sim.rounds_alone import activity_as_told, rounds_alone
 from sim.rundir import RunFiles
 from sim.sections.schedule import Asynchronous
@@ -113,6 +113,7 @@ def verify(run: RunFiles) -> Verdict:
         findings += _devices(system, tables["devices.csv"], did)
         if sound:
             findings += _plan_alone(run, system, tables["plan.csv"])
+    findings += ranks_kept(system, tables["updates.csv"])
     findings += rounds_follow(tables["rounds.csv"])
     findings += _labels(system, tables)
     findings += evaluations(system, tables["rounds.csv"])

@@ -294,6 +294,10 @@ class Method(ABC):
         """What a device of rank k sends of what it holds, given what it had been sent."""
         return update
 
+    def left(self, sketch_rank: int) -> int | None:  # noqa: ARG002
+        """How many of k ranks a device keeps if it gives some up; None if none ever does."""
+        return None
+
     # Traffic.
 
     def vectors_up(self, d_in: int, d_out: int, phase: int) -> Sequence[int]:  # noqa: ARG002

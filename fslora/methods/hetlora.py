@@ -96,8 +96,10 @@ class HetLoRA(Method):
             return list(weight)  # nobody has learnt anything
         return [v * size * sum(weight) / total for v, size in zip(weight, norm, strict=True)]
 
-    def left(self, sketch_rank: int) -> int:
-        """Ranks that a device keeps when it prunes."""
+    def left(self, sketch_rank: int) -> int | None:
+        """The first k'."""
+        if not self.pruning_weight:
+            return None
         return max(1, math.floor(self.pruning_factor * sketch_rank))
 
     def penalty(self, factors: Stack) -> Tensor | None:
@@ -119,16 +121,16 @@ class HetLoRA(Method):
 
     def sent(self, update: Update, sketch_rank: int, start: Adapter) -> Update:
         """All that was trained, and how many ranks the device keeps."""
-        if not self.pruning_weight:
+        left, before, after = self.left(sketch_rank), 0.0, 0.0
+        if left is None:
             return update
-        tail, before, after = slice(self.left(sketch_rank), sketch_rank), 0.0, 0.0
+        tail = slice(left, sketch_rank)
         for name, delta in update.delta_a.items():
             a, b = start.a[name][tail], start.b[name][:, tail]
             before += float(a.norm() * b.norm())
             moved_a, moved_b = a + delta[tail], b + update.delta_b[name][:, tail]
             after += float(moved_a.norm() * moved_b.norm())
-        kept = self.left(sketch_rank) if after < before else sketch_rank
-        return replace(update, rank_kept=kept)
+        return replace(update, rank_kept=left if after < before else sketch_rank)
 
     def server_flops(self, layout: Layout, rank: int, ranks: Sequence[int]) -> float:  # noqa: ARG002
         """Sums, and norms by k x k matrices."""

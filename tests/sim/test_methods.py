@@ -5,12 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from fslora.lora import is_core
 from fslora.methods import METHODS
 from sim.errors import InputError
+from sim.replayed import ranks_kept
 from sim.run import run
 from sim.scenario import Scenario
 from sim.system import build_system
@@ -289,3 +291,13 @@ def test_pruning_goes_by_training(tiny: Tiny) -> None:
     }
     with pytest.raises(ValueError, match=r"method\.pruning_weight: devices prune by what they"):
         tiny(changes)
+
+
+def test_ranks_kept_are_those_that_pruning_leaves(tiny: Tiny) -> None:
+    rows = [(0, 16, math.nan), (1, 16, 8.0), (1, 16, 16.0), (1, 16, 9.0), (1, 1, 1.0), (1, 4, None)]
+    updates = pd.DataFrame(rows, columns=["round", "rank", "rank_kept"]).assign(device=2)
+    method = {"name": "hetlora", "pruning_weight": 1.0, "pruning_factor": 0.5}
+    found = ranks_kept(build_system(tiny({"method": method})), updates)
+    assert [each.line for each in found] == [5, 7]
+    found = ranks_kept(build_system(tiny({"method": "hetlora"})), updates)
+    assert [each.line for each in found] == [3, 4, 5, 6]
