@@ -84,6 +84,17 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         "method": {"name": "hetlora", "pruning_weight": 1.0, "pruning_factor": 0.5},
         "training": {"decay": "linear"},
     },
+    "groups": {
+        "method": {"name": "hierfedlora", "group_rounds": 3},
+        "radio": {"downlink": "unicast"},
+    },
+    "cores": {"method": {"name": "ce-lora"}, "radio": {"downlink": "unicast"}},
+    "cut": {"method": {"name": "splitlora"}, "radio": {"downlink": "unicast"}},
+    "salience": {"method": {"name": "hafl"}, "fleet": {"rank_caps": [16, 4, 8]}},
+    "air": {
+        "method": {"name": "fedsa-lora"},
+        "radio": {"uplink": "analog", "fading": "per-round"},
+    },
     "timing-only": {
         "data": {"source": "builtin:synthetic", "length": 32},
         "training": {"timing_only": True},

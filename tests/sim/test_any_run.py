@@ -19,7 +19,7 @@ from sim.scenario import Scenario
 from sim.verify import verify
 
 #: A key of a scenario, which every refusal names.
-KEY = re.compile(r"\b(fleet|radio|policy|schedule|failures|stop|data|training)\.[a-z_]+")
+KEY = re.compile(r"\b(fleet|radio|policy|schedule|failures|stop|data|training|method)\.[a-z_]+")
 
 #: Policies that plan in well under a second.
 POLICIES = ("uniform", "full", "data-proportional", "statistical", "luo", "rank-by-capability")
@@ -160,6 +160,31 @@ FAILURES = some(
 )
 
 
+#: Methods that differ in what is sent, by whom it is known, and in what computing takes.
+METHODS = ("fslora", "rolora", "flora", "fedex-lora", "soft", "hafl")
+
+#: What models that are cut, and sums over the air, go with.
+SPLIT = {"downlink": "unicast", "allocation": "equal-finish", "fading": "per-round"}
+AIR = {"uplink": "analog", "fading": "per-round"}
+_OF_ONE_BAND = ("power_control", "cells", "block_hz", "reallocation_s", "allocation")
+
+
+@st.composite
+def special(draw: st.DrawFn, tree: dict[str, Any]) -> dict[str, Any]:
+    """The scenario with a method, and perhaps an uplink, that much else does not go with."""
+    name = draw(st.sampled_from(["ce-lora", "hierfedlora", "splitlora", "fslora", "fedsa-lora"]))
+    radio = {key: value for key, value in tree["radio"].items() if key not in _OF_ONE_BAND}
+    fleet = {key: value for key, value in tree["fleet"].items() if key != "mobility"}
+    if name in ("fslora", "fedsa-lora"):
+        radio |= AIR
+        fleet = {key: value for key, value in fleet.items() if key != "battery"}
+        tree = tree | {"failures": {}, "schedule": {"name": "synchronous"}}
+    else:
+        radio |= SPLIT
+        tree = tree | {"failures": {**tree["failures"], "losses": None}}
+    return tree | {"method": name, "radio": radio, "fleet": fleet}
+
+
 @st.composite
 def trees(draw: st.DrawFn) -> tuple[dict[str, Any], str | None]:
     """A scenario without training, as YAML would give it, and its bandwidth trace, if any."""
@@ -195,6 +220,9 @@ def trees(draw: st.DrawFn) -> tuple[dict[str, Any], str | None]:
         "stop": {"rounds": draw(st.integers(2, 6))},
         "output": {"timeline": draw(st.sampled_from(["devices", "full"]))},
     }
+    tree["method"] = draw(st.sampled_from(METHODS)) if not one_by_one else "fslora"
+    if not one_by_one and draw(st.integers(0, 2)) == 0:
+        return draw(special(tree)), None
     return tree, draw(st.one_of(st.none(), st.none(), trace()))
 
 
