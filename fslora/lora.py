@@ -280,6 +280,21 @@ class Adapter:
                 head[f"{name}.{part}"] = value.detach().to(dtype, copy=True)
         return cls(a, b, head)
 
+    def trained(self) -> dict[str, Tensor]:
+        """What devices train, not copied, by flat names: `a.LAYER`, `b.LAYER`, `head.NAME`."""
+        parts = (("a", self.a), ("b", self.b), ("head", self.head))
+        return {f"{part}.{name}": value for part, values in parts for name, value in values.items()}
+
+    def with_trained(self, tensors: Mapping[str, Tensor]) -> Adapter:
+        """These tensors, by the names of `trained`, in the place of its own."""
+        parts = (("a", self.a), ("b", self.b), ("head", self.head))
+        return Adapter(
+            *(
+                {name: tensors.get(f"{part}.{name}", value) for name, value in values.items()}
+                for part, values in parts
+            )
+        )
+
     def with_cores(self) -> Adapter:
         """The same with the identity for a core in every layer, which changes nothing yet."""
         import torch

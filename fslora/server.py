@@ -128,13 +128,7 @@ class Server:
 
 def named_tensors(adapter: Adapter) -> dict[str, Tensor]:
     """Every tensor of a state, not copied, under a name of its own: `a.LAYER`, `head.NAME`."""
-    parts = (
-        ("a", adapter.a),
-        ("b", adapter.b),
-        ("head", adapter.head),
-        ("kept", adapter.kept),
-    )
-    return {f"{part}.{name}": value for part, values in parts for name, value in values.items()}
+    return adapter.trained() | {f"kept.{name}": value for name, value in adapter.kept.items()}
 
 
 def _moved(adapter: Adapter, updates: Sequence[Update]) -> dict[str, Tensor]:

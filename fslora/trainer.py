@@ -357,13 +357,7 @@ class Learner:
     def own_adapter(self, device: int) -> Adapter:
         """The global state with what a device starts from of its own in its place."""
         (own,) = self._begin([device])
-        parts = (("a", self.adapter.a), ("b", self.adapter.b), ("head", self.adapter.head))
-        return Adapter(
-            *(
-                {name: own.get(f"{part}.{name}", value) for name, value in values.items()}
-                for part, values in parts
-            )
-        )
+        return self.adapter.with_trained(own)
 
     def _evaluate(self, adapter: Adapter) -> Evaluation:
         stack = Stack.whole(adapter, self.lora.scale)

@@ -75,7 +75,7 @@ class HierFedLoRA(Method):
         models = {
             f"{g}.{name}": value.clone()
             for g in range(self.groups)
-            for name, value in _tensors(adapter).items()
+            for name, value in adapter.trained().items()
         }
         return {
             "group": torch.from_numpy(group),
@@ -86,35 +86,26 @@ class HierFedLoRA(Method):
 
     def begin(self, devices: Sequence[int], state: GlobalState) -> list[Mapping[str, Tensor]]:
         """The models of the devices' groups."""
-        kept, names = state.adapter.kept, _tensors(state.adapter)
-        group = kept["group"].tolist()
-        return [{name: kept[f"{group[n]}.{name}"] for name in names} for n in devices]
+        group = state.adapter.kept["group"].tolist()
+        return [_model(state.adapter, group[device]) for device in devices]
 
     def merge(self, state: GlobalState, updates: Sequence[Update], weight: Sequence[float]) -> None:
         """Move the groups' models, and average them if that is due."""
         kept = state.adapter.kept
         group, share = kept["group"].tolist(), kept["share"].tolist()
-        models = [self._model(state.adapter, g) for g in range(self.groups)]
+        models = [_model(state.adapter, g) for g in range(self.groups)]
         for update, v in zip(updates, weight, strict=True):
             g = group[update.device]
-            add_changes(models[g], [update], [v / share[g]])
+            add_changes(state.adapter.with_trained(models[g]), [update], [v / share[g]])
         averaged = int(kept["averaged"])
         if not updates or state.round // self.group_rounds <= averaged // self.group_rounds:
             return
         kept["averaged"].fill_(state.round)
-        for name, value in _tensors(state.adapter).items():
-            parts = [kept[f"{g}.{name}"] for g in range(self.groups)]
+        for name, value in state.adapter.trained().items():
+            parts = [model[name] for model in models]
             value.copy_(sum(a * part for a, part in zip(share, parts, strict=True)))
             for part in parts:
                 part.copy_(value)
-
-    def _model(self, adapter: Adapter, group: int) -> Adapter:
-        """A group's model, not copied."""
-        parts = (
-            {name: adapter.kept[f"{group}.{part}.{name}"] for name in values}
-            for part, values in (("a", adapter.a), ("b", adapter.b), ("head", adapter.head))
-        )
-        return Adapter(*parts)
 
     def server_flops(self, layout: Layout, rank: int, ranks: Sequence[int]) -> float:
         """Sums; of those over the groups a round's share."""
@@ -146,7 +137,6 @@ def near_iid_groups(counts: NDArray[np.int64], groups: int) -> NDArray[np.int64]
     return group
 
 
-def _tensors(adapter: Adapter) -> dict[str, Tensor]:
-    """What devices train, by the names of `named_tensors`."""
-    parts = (("a", adapter.a), ("b", adapter.b), ("head", adapter.head))
-    return {f"{part}.{name}": value for part, values in parts for name, value in values.items()}
+def _model(adapter: Adapter, group: int) -> dict[str, Tensor]:
+    """A group's model, not copied, by the names of `Adapter.trained`."""
+    return {name: adapter.kept[f"{group}.{name}"] for name in adapter.trained()}
